@@ -1,0 +1,206 @@
+"""What makes embeddings of notes and codes of encodings. The stages know no other word.
+
+One engine so far: `torch`, ours. `Engine` is the wall that others are put behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from nsynth_super.wavenet import mulaw
+from nsynth_super.wavenet.checkpoint import Checkpoint, load
+from nsynth_super.wavenet.dimensions import HOP, Dimensions
+
+CHUNK_SECONDS = 0.25
+"""An engine yields about this often, so that whoever asks it to stop need not wait."""
+
+_UNIFORMS_AT_ONCE = 1024  # times; costs little memory and keeps the per-call cost small
+
+
+@dataclass(frozen=True)
+class Work:
+    """The clips that a device decodes at once.
+
+    Attributes
+    ----------
+    encodings : ndarray of float32, `[clips, frames, embedding]`
+    keys : sequence of int
+        Each clip's key (`grid.Mix.key`), which its random numbers are drawn with.
+    seed : int
+        The pack's.
+    samples : int
+        How many to decode.
+    begun : ndarray of uint8, `[clips, samples so far]`
+        Codes that an earlier run drew; decoding goes on behind them.
+    """
+
+    encodings: NDArray[np.float32]
+    keys: Sequence[int]
+    seed: int
+    samples: int
+    begun: NDArray[np.uint8]
+
+
+class Engine(Protocol):
+    """What a stage may ask of an engine."""
+
+    name: str
+    checkpoint_sha256: str
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """The model's sizes."""
+
+    def describe(self) -> str:
+        """Say on one line what computes, where and how."""
+
+    def encode(self, notes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn notes, `[notes, samples]` at 16 kHz, into embeddings, `[notes, frames, embedding]`."""
+
+    def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
+        """Yield the codes of `work` in pieces, `[clips, times]`, possibly of no length."""
+
+    def batch_clips(self, clips: int) -> int:
+        """Say how many of `clips` clips to decode at once, by the memory that is free."""
+
+    def measure(self, clips: int, seconds: float = 2.0) -> float:
+        """Return the seconds that one step of `clips` clips takes here, measured."""
+
+
+class TorchEngine:
+    """Our own engine, on PyTorch.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The weights.
+    threads : int or None
+        Of the CPU; None leaves it to PyTorch (one for each core).
+    """
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.dimensions = checkpoint.dimensions
+        self._checkpoint = checkpoint
+        self._weights = {name: torch.from_numpy(w) for name, w in checkpoint.weights.items()}
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """Of the weights' names and numbers."""
+        return self._checkpoint.sha256
+
+    def describe(self) -> str:
+        """Say on one line what computes, where and how."""
+        import torch
+
+        return f"torch {torch.__version__}, CPU, float32, {torch.get_num_threads()} threads"
+
+    def encode(self, notes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn notes, `[notes, samples]` at 16 kHz, into embeddings, `[notes, frames, embedding]`."""
+        import torch
+
+        from nsynth_super.wavenet.encoder import encode
+
+        codes = torch.from_numpy(mulaw.encode(notes))
+        with torch.inference_mode():
+            one_by_one = [encode(self._weights, self.dimensions, code[None]) for code in codes]
+            return np.asarray(torch.cat(one_by_one).numpy())
+
+    def batch_clips(self, clips: int) -> int:
+        """Say how many of `clips` clips to decode at once: 256, or fewer if memory is short."""
+        from nsynth_super.wavenet.cpu import CpuDecoder
+
+        one = CpuDecoder.state_bytes(self.dimensions, 1)
+        fits = int(psutil.virtual_memory().available * 0.5 // one)
+        return max(1, min(clips, 256, fits))
+
+    def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
+        """Yield the codes of `work` in pieces of about a quarter of a second's work.
+
+        The state is a function of the last `receptive_field` codes: where codes are given, that
+        many are replayed, and what follows is what an uninterrupted run would have drawn.
+        """
+        import torch
+
+        from nsynth_super.wavenet.cpu import CpuDecoder
+        from nsynth_super.wavenet.sampling import draw, uniforms
+
+        clips, given = work.begun.shape
+        first = max(0, given - self.dimensions.receptive_field)
+        decoder = CpuDecoder(self._weights, self.dimensions, clips, time=first)
+        forced = torch.from_numpy(work.begun.astype(np.int64))
+        code = forced[:, first - 1] if first else torch.full((clips,), mulaw.ZERO)
+        encodings = torch.from_numpy(work.encodings)
+        uniform = torch.empty(0)
+        frame = -1
+        out: list[torch.Tensor] = []
+        since = time.monotonic()
+        for t in range(first, work.samples):
+            with torch.inference_mode():
+                if t // HOP != frame:
+                    frame = t // HOP
+                    decoder.condition(encodings[:, frame])
+                logits = decoder.step(code)
+                if t < given:
+                    code = forced[:, t]
+                else:
+                    at = (t - given) % _UNIFORMS_AT_ONCE
+                    if at == 0:
+                        count = min(_UNIFORMS_AT_ONCE, work.samples - t)
+                        uniform = torch.from_numpy(uniforms(work.seed, work.keys, t, count).T.copy())
+                    code = draw(logits, uniform[at])
+                    out.append(code)
+            if time.monotonic() - since > CHUNK_SECONDS:
+                yield _stacked(out, clips)
+                out = []
+                since = time.monotonic()
+        yield _stacked(out, clips)
+
+    def measure(self, clips: int, seconds: float = 2.0) -> float:
+        """Return the seconds that one step of `clips` clips takes here: the median of some."""
+        import torch
+
+        from nsynth_super.wavenet.cpu import CpuDecoder
+        from nsynth_super.wavenet.sampling import draw
+
+        decoder = CpuDecoder(self._weights, self.dimensions, clips)
+        code, uniform = torch.full((clips,), mulaw.ZERO), torch.full((clips,), 0.5)
+        took: list[float] = []
+        end = time.monotonic() + seconds
+        with torch.inference_mode():
+            decoder.condition(torch.zeros(clips, self.dimensions.embedding))
+            while len(took) < 5 or (time.monotonic() < end and len(took) < 500):
+                begin = time.perf_counter()
+                code = draw(decoder.step(code), uniform)
+                took.append(time.perf_counter() - begin)
+        return float(np.median(took[1:]))  # the first pays for memory and kernels
+
+
+def _stacked(codes: Sequence[object], clips: int) -> NDArray[np.uint8]:
+    if not codes:
+        return np.empty((clips, 0), dtype=np.uint8)
+    return np.stack([np.asarray(code) for code in codes], axis=1).astype(np.uint8)
+
+
+def open_engine(checkpoint: Path | None, threads: int | None = None) -> TorchEngine:
+    """Load a checkpoint and return the engine that runs it.
+
+    Raises
+    ------
+    BadInput
+        If there is no checkpoint, or it is not NSynth's.
+    """
+    return TorchEngine(load(checkpoint), threads)

@@ -1,0 +1,1 @@
+"""The three stages. Each reads only the folder before it and writes only its own."""
