@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from nsynth_super.settings import NOTE_SAMPLES
 from nsynth_super.wavenet import mulaw
 from nsynth_super.wavenet.checkpoint import Checkpoint, load
 from nsynth_super.wavenet.dimensions import HOP, Dimensions
@@ -53,7 +54,10 @@ class Engine(Protocol):
     """What a stage may ask of an engine."""
 
     name: str
-    checkpoint_sha256: str
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """Of the weights' names and numbers."""
 
     @property
     def dimensions(self) -> Dimensions:
@@ -63,16 +67,19 @@ class Engine(Protocol):
         """Say on one line what computes, where and how."""
 
     def encode(self, notes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn notes, `[notes, samples]` at 16 kHz, into embeddings, `[notes, frames, embedding]`."""
+        """Turn notes, `[notes, samples]`, into embeddings, `[notes, frames, embedding]`."""
 
     def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
         """Yield the codes of `work` in pieces, `[clips, times]`, possibly of no length."""
 
-    def batch_clips(self, clips: int) -> int:
-        """Say how many of `clips` clips to decode at once, by the memory that is free."""
+    def batch_clips(self) -> int:
+        """Say how many clips to decode at once, by the memory there is."""
 
     def measure(self, clips: int, seconds: float = 2.0) -> float:
         """Return the seconds that one step of `clips` clips takes here, measured."""
+
+    def measure_encoder(self) -> float:
+        """Return the seconds that encoding one note takes here, measured."""
 
 
 class TorchEngine:
@@ -93,7 +100,6 @@ class TorchEngine:
 
         if threads:
             torch.set_num_threads(threads)
-        self.dimensions = checkpoint.dimensions
         self._checkpoint = checkpoint
         self._weights = {name: torch.from_numpy(w) for name, w in checkpoint.weights.items()}
 
@@ -102,6 +108,11 @@ class TorchEngine:
         """Of the weights' names and numbers."""
         return self._checkpoint.sha256
 
+    @property
+    def dimensions(self) -> Dimensions:
+        """The model's sizes."""
+        return self._checkpoint.dimensions
+
     def describe(self) -> str:
         """Say on one line what computes, where and how."""
         import torch
@@ -109,7 +120,7 @@ class TorchEngine:
         return f"torch {torch.__version__}, CPU, float32, {torch.get_num_threads()} threads"
 
     def encode(self, notes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn notes, `[notes, samples]` at 16 kHz, into embeddings, `[notes, frames, embedding]`."""
+        """Turn notes, `[notes, samples]`, into embeddings, `[notes, frames, embedding]`."""
         import torch
 
         from nsynth_super.wavenet.encoder import encode
@@ -119,13 +130,14 @@ class TorchEngine:
             one_by_one = [encode(self._weights, self.dimensions, code[None]) for code in codes]
             return np.asarray(torch.cat(one_by_one).numpy())
 
-    def batch_clips(self, clips: int) -> int:
-        """Say how many of `clips` clips to decode at once: 256, or fewer if memory is short."""
+    def batch_clips(self) -> int:
+        """Say how many clips to decode at once: 256, or fewer on a small machine."""
         from nsynth_super.wavenet.cpu import CpuDecoder
 
         one = CpuDecoder.state_bytes(self.dimensions, 1)
-        fits = int(psutil.virtual_memory().available * 0.5 // one)
-        return max(1, min(clips, 256, fits))
+        # Of the machine's memory, not of what is free now: a run that goes on must batch alike.
+        fits = int(psutil.virtual_memory().total * 0.5 // one)
+        return min(256, fits)
 
     def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
         """Yield the codes of `work` in pieces of about a quarter of a second's work.
@@ -160,7 +172,9 @@ class TorchEngine:
                     at = (t - given) % _UNIFORMS_AT_ONCE
                     if at == 0:
                         count = min(_UNIFORMS_AT_ONCE, work.samples - t)
-                        uniform = torch.from_numpy(uniforms(work.seed, work.keys, t, count).T.copy())
+                        uniform = torch.from_numpy(
+                            uniforms(work.seed, work.keys, t, count).T.copy()
+                        )
                     code = draw(logits, uniform[at])
                     out.append(code)
             if time.monotonic() - since > CHUNK_SECONDS:
@@ -187,6 +201,13 @@ class TorchEngine:
                 code = draw(decoder.step(code), uniform)
                 took.append(time.perf_counter() - begin)
         return float(np.median(took[1:]))  # the first pays for memory and kernels
+
+    def measure_encoder(self) -> float:
+        """Return the seconds that encoding one note takes here: an eighth of one, times eight."""
+        eighth = np.zeros((1, NOTE_SAMPLES // 8 // HOP * HOP), dtype=np.float32)
+        begin = time.perf_counter()
+        self.encode(eighth)
+        return (time.perf_counter() - begin) * NOTE_SAMPLES / eighth.shape[1]
 
 
 def _stacked(codes: Sequence[object], clips: int) -> NDArray[np.uint8]:

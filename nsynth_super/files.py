@@ -52,7 +52,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
+        )
         os.fchmod(descriptor, 0o666 & ~_umask())
         os.close(descriptor)
         temporary = Path(name)
@@ -113,7 +115,11 @@ def read_array(path: Path, dtype: str, dimensions: int) -> NDArray[Any] | None:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype) or array.ndim != dimensions:
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != np.dtype(dtype)
+        or array.ndim != dimensions
+    ):
         return None
     return array
 

@@ -140,9 +140,9 @@ class Grid:
         return order.astype(np.int64), starts.astype(np.int64)
 
     def places_of(self, mix: int) -> Iterator[tuple[int, int]]:
-        """Yield `(combination, row)` of every place mix `mix` is heard at; rows as the device counts.
+        """Yield `(combination, row)` of every place where `mix` is heard.
 
-        A row is one sound in a pad: `cell * pitches + pitch`, cells row by row from the top left.
+        A row is one sound in a pad, as the device counts: `cell * pitches + pitch`, cells row by row from the top left.
         """
         order, starts = self.places
         rows_in_a_pad = self.where.shape[1] * self.where.shape[2]

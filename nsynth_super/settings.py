@@ -176,7 +176,9 @@ def _rules_across_keys(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for corner, names in corners.items():
         for name, count in Counter(names).items():
             if count > 1:
-                yield Problem(_key(("pads", corner)), f"lists {name!r} {count} times", "once is enough")
+                yield Problem(
+                    _key(("pads", corner)), f"lists {name!r} {count} times", "once is enough"
+                )
     pitches = raw.get("pitches")
     for pitch, count in Counter(
         p for p in (pitches if isinstance(pitches, list) else []) if isinstance(p, int)
@@ -288,7 +290,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
     def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        refuse(Problem(path.name, f"the key {key!r} stands there twice", "keep one") for key in twice)
+        refuse(
+            Problem(path.name, f"the key {key!r} stands there twice", "keep one") for key in twice
+        )
         return dict(pairs)
 
     try:
@@ -299,12 +303,20 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except json.JSONDecodeError as error:
         raise BadInput(
-            Problem(f"{path.name}, line {error.lineno}, column {error.colno}", error.msg, "mend the JSON")
+            Problem(
+                f"{path.name}, line {error.lineno}, column {error.colno}",
+                error.msg,
+                "mend the JSON",
+            )
         ) from None
     except (UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(Problem(str(path), f"is no JSON text ({error})", "save it as UTF-8")) from None
+        raise BadInput(
+            Problem(str(path), f"is no JSON text ({error})", "save it as UTF-8")
+        ) from None
     except OSError as error:
-        raise BadInput(Problem(str(path), f"cannot be read ({error.strerror})", "see its permissions")) from None
+        raise BadInput(
+            Problem(str(path), f"cannot be read ({error.strerror})", "see its permissions")
+        ) from None
     if not isinstance(raw, dict):
         raise BadInput(Problem(str(path), "holds no JSON object", "begin it with {"))
     return raw

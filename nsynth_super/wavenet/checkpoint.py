@@ -105,7 +105,9 @@ def find(path: Path | None) -> Path:
     prefix = Path(str(path).removesuffix(".index").removesuffix(_DATA).removesuffix(".meta"))
     if prefix.with_name(prefix.name + ".index").exists():
         if not prefix.with_name(prefix.name + _DATA).exists():
-            raise BadInput(Problem(f"{prefix}{_DATA}", "is missing beside its .index", "copy it there too"))
+            raise BadInput(
+                Problem(f"{prefix}{_DATA}", "is missing beside its .index", "copy it there too")
+            )
         return prefix
     if path.is_file():
         return path
@@ -160,7 +162,9 @@ def verified(weights: Mapping[str, NDArray[Any]], source: str) -> Checkpoint:
     kept = {name: weights[name] for name in dimensions.shapes() if name in weights}
     for name, array in kept.items():
         if array.dtype != np.float32:
-            problems.append(Problem(name, f"is {array.dtype}, expected float32", "convert it again"))
+            problems.append(
+                Problem(name, f"is {array.dtype}, expected float32", "convert it again")
+            )
         elif not np.isfinite(array).all():
             problems.append(Problem(name, "holds numbers that are not finite", "get it again"))
     if len(problems) > 8:
@@ -231,9 +235,13 @@ def _unpack(archive: Path, folder: Path) -> Path:
         raise BadInput(
             Problem(str(archive), f"is no whole .tar ({error})", "download or copy it again")
         ) from None
-    whole = [p for p in sorted(prefixes) if all((folder / (p + e)).exists() for e in (".index", _DATA))]
+    whole = [
+        p for p in sorted(prefixes) if all((folder / (p + e)).exists() for e in (".index", _DATA))
+    ]
     if len(whole) != 1:
-        raise BadInput(Problem(str(archive), f"holds {len(whole)} checkpoints, expected one", _GET_ONE))
+        raise BadInput(
+            Problem(str(archive), f"holds {len(whole)} checkpoints, expected one", _GET_ONE)
+        )
     return folder / whole[0]
 
 
@@ -256,7 +264,9 @@ def _read_tensorflow(prefix: Path) -> dict[str, NDArray[Any]]:
         return {name: reader.get_tensor(name) for name in dimensions.shapes() if name in shapes}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise BadInput(Problem(str(prefix), f"cannot be read ({first})", "download or copy it again")) from None
+        raise BadInput(
+            Problem(str(prefix), f"cannot be read ({first})", "download or copy it again")
+        ) from None
 
 
 def fetch(url: str, progress: Callable[[int, int], None]) -> Path:
@@ -310,7 +320,11 @@ def fetch(url: str, progress: Callable[[int, int], None]) -> Path:
             )
         ) from None
     if total and done != total:
-        raise BadInput(Problem(url, f"ended at {done:,} of {total:,} bytes", "run it again to go on"))
-    write_json(destination.with_suffix(".json"), {"url": url, "bytes": done, "sha256": sha256(partial)})
+        raise BadInput(
+            Problem(url, f"ended at {done:,} of {total:,} bytes", "run it again to go on")
+        )
+    write_json(
+        destination.with_suffix(".json"), {"url": url, "bytes": done, "sha256": sha256(partial)}
+    )
     os.replace(partial, destination)
     return destination

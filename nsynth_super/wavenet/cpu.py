@@ -66,7 +66,11 @@ class CpuDecoder:
         """Take `encoding`, `[clips, embedding]`, as the frame of the steps to come."""
         w = self._w
         self._bias = [
-            torch.addmm(w[f"cond_map_{i}/biases"] + w[f"dilatedconv_{i}/biases"], encoding, w[f"cond_map_{i}/W"][0])
+            torch.addmm(
+                w[f"cond_map_{i}/biases"] + w[f"dilatedconv_{i}/biases"],
+                encoding,
+                w[f"cond_map_{i}/W"][0],
+            )
             for i in range(1, self.dimensions.layers + 1)
         ]
         self._head_bias = torch.addmm(

@@ -2,7 +2,7 @@
 
 Every size that Magenta's `h512_bo16` types as a number is read off the variables here, so that the
 same code runs the published model and one a hundredth of its size. What the variables do not say
-(how often dilations start over, how many samples an embedding's frame covers) is the architecture's.
+(how often dilations start over, how many samples a frame covers) is the architecture's.
 """
 
 from __future__ import annotations
@@ -134,10 +134,16 @@ def read_off(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dimensions, list[Pr
     problems = []
     for name, expected in dimensions.shapes().items():
         if name not in shapes:
-            problems.append(Problem(name, "is missing from the checkpoint", "is it NSynth's WaveNet?"))
+            problems.append(
+                Problem(name, "is missing from the checkpoint", "is it NSynth's WaveNet?")
+            )
         elif tuple(shapes[name]) != expected:
             problems.append(
-                Problem(name, f"has shape {list(shapes[name])}, expected {list(expected)}", "is it whole?")
+                Problem(
+                    name,
+                    f"has shape {list(shapes[name])}, expected {list(expected)}",
+                    "is it whole?",
+                )
             )
     return dimensions, problems
 

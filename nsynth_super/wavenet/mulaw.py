@@ -22,16 +22,18 @@ def encode(audio: NDArray[np.float32]) -> NDArray[np.uint8]:
         Amplitudes from -1 to 1. Exactly +1 would be code 256 there; here it is 255.
     """
     x = np.asarray(audio, dtype=np.float32)
-    curve = np.sign(x) * np.log(np.float32(1) + np.float32(MU) * np.abs(x)) / np.float32(np.log(1 + MU))
+    curve = (
+        np.sign(x) * np.log(np.float32(1) + np.float32(MU) * np.abs(x)) / np.float32(np.log(1 + MU))
+    )
     codes = np.floor(curve * np.float32(ZERO)) + ZERO
-    return np.clip(codes, 0, MU).astype(np.uint8)
+    return np.asarray(np.clip(codes, 0, MU), dtype=np.uint8)
 
 
 def _amplitudes() -> NDArray[np.float32]:
     x = np.arange(-ZERO, ZERO, dtype=np.float32)
     step = (x + np.float32(0.5)) * np.float32(2) / np.float32(MU + 1)
     curve = np.sign(step) / np.float32(MU) * (np.float32(1 + MU) ** np.abs(step) - np.float32(1))
-    return np.where(x == 0, x, curve).astype(np.float32)
+    return np.asarray(np.where(x == 0, x, curve), dtype=np.float32)
 
 
 AMPLITUDES = _amplitudes()

@@ -62,7 +62,7 @@ def weights(dimensions: Dimensions, seed: int) -> dict[str, NDArray[np.float32]]
     """
     out = {}
     for name, shape in dimensions.shapes().items():
-        generator = np.random.RandomState([seed, crc32(name.encode())])  # noqa: NPY002 - frozen
+        generator = np.random.RandomState([seed, crc32(name.encode())])
         if name.endswith("/biases"):
             deviation = _BIAS
         else:

@@ -1,0 +1,208 @@
+"""The plan: which clips a pack needs, in which order, made from what.
+
+Names things by what they are made from: a clip by its mix, its notes' embeddings, the weights and
+the seed; a block by its clips. A block's file carries that name, so nothing stale can be taken
+for something new, whatever was changed in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsynth_super.files import write_json
+from nsynth_super.grid import Grid, Mix
+from nsynth_super.problems import BadInput, Problem
+from nsynth_super.settings import Settings
+
+VERSION = 1
+BLOCK = 64
+"""Clips in a block: the unit of storage, resume and sharding."""
+
+REPLAN = "`nsynth-super prepare --replan` starts anew and keeps every clip that is still valid"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every clip of a pack, in order.
+
+    Attributes
+    ----------
+    shaping : dict
+        The settings that decide what the pack holds (`Settings.shaping`).
+    samples : int
+        To decode of each clip.
+    checkpoint : str
+        The weights' sha256.
+    embeddings : mapping of str to str
+        sha256 of each embedding's numbers, by `<instrument>_<pitch>`.
+    mixes : list of Mix
+        In the order of decoding.
+    """
+
+    shaping: Mapping[str, Any]
+    samples: int
+    checkpoint: str
+    embeddings: Mapping[str, str]
+    mixes: list[Mix]
+
+    @classmethod
+    def of(
+        cls, settings: Settings, checkpoint: str, embeddings: Mapping[str, str], first: set[str]
+    ) -> Plan:
+        """Plan a pack.
+
+        Parameters
+        ----------
+        settings : Settings
+        checkpoint : str
+            The weights' sha256.
+        embeddings : mapping of str to str
+            sha256 of each embedding.
+        first : set of str
+            Identities of clips that exist already; they come first, so that they fill blocks.
+        """
+        plan = cls(
+            settings.shaping(),
+            settings.decoded_samples,
+            checkpoint,
+            dict(embeddings),
+            Grid.of(settings).mixes,
+        )
+        if first:
+            plan.mixes.sort(key=lambda mix: plan.clip_identity(mix) not in first)
+        return plan
+
+    @property
+    def seed(self) -> int:
+        """The pack's."""
+        return int(self.shaping["seed"])
+
+    @property
+    def blocks(self) -> int:
+        """How many there are; the last may be short."""
+        return -(-len(self.mixes) // BLOCK)
+
+    def clips_of(self, block: int) -> range:
+        """Return the indices of a block's clips."""
+        return range(block * BLOCK, min((block + 1) * BLOCK, len(self.mixes)))
+
+    def clip_identity(self, mix: Mix) -> str:
+        """Return what clip this is: the same string, the same codes (up to rounding)."""
+        made_from = [f"{w!r}*{self.embeddings[f'{i}_{mix.pitch}']}" for i, w in mix.weights]
+        said = "\n".join([self.checkpoint, str(self.seed), str(mix.key), *made_from])
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    @cached_property
+    def _identities(self) -> list[str]:
+        out = []
+        for block in range(self.blocks):
+            digest = hashlib.sha256(str(self.samples).encode())
+            for clip in self.clips_of(block):
+                digest.update(self.clip_identity(self.mixes[clip]).encode())
+            out.append(digest.hexdigest()[:12])
+        return out
+
+    def block_identity(self, block: int) -> str:
+        """Return the part of a block's file name that says what is in it."""
+        return self._identities[block]
+
+    @property
+    def identity(self) -> str:
+        """sha256 of the whole plan."""
+        return hashlib.sha256(json.dumps(self._as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def _as_dict(self) -> dict[str, Any]:
+        names = sorted({name for mix in self.mixes for name, _ in mix.weights})
+        number = {name: index for index, name in enumerate(names)}
+        return {
+            "version": VERSION,
+            "settings": dict(self.shaping),
+            "samples": self.samples,
+            "checkpoint": self.checkpoint,
+            "embeddings": dict(self.embeddings),
+            "block": BLOCK,
+            "instruments": names,
+            "mixes": [[m.pitch, [[number[i], w] for i, w in m.weights]] for m in self.mixes],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write plan.json, whole or not at all."""
+        write_json(path, self._as_dict(), indent=None)
+
+    @classmethod
+    def read(cls, path: Path) -> Plan | None:
+        """Read plan.json; None if there is none.
+
+        Raises
+        ------
+        BadInput
+            If it is cut short, or another version's.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw["version"] != VERSION or raw["block"] != BLOCK:
+                raise BadInput(Problem(str(path), f"is a plan of version {raw['version']}", REPLAN))
+            names = raw["instruments"]
+            mixes = [Mix(p, tuple((names[i], w) for i, w in blend)) for p, blend in raw["mixes"]]
+            return cls(raw["settings"], raw["samples"], raw["checkpoint"], raw["embeddings"], mixes)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise BadInput(Problem(str(path), "is damaged", REPLAN)) from None
+
+    def differences(self, settings: Settings) -> list[str]:
+        """Say how `settings` differ from those that the plan was made for, a line each."""
+        return list(_differences("", dict(self.shaping), settings.shaping()))
+
+
+def _differences(key: str, then: Any, now: Any) -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*then, *now]):
+            yield from _differences(f"{key}.{name}".lstrip("."), then.get(name), now.get(name))
+    elif then != now:
+        if isinstance(then, list) and isinstance(now, list):
+            added = [str(item) for item in now if item not in then]
+            gone = [str(item) for item in then if item not in now]
+            words = [f"{', '.join(added)} added"] * bool(added) + [
+                f"{', '.join(gone)} removed"
+            ] * bool(gone)
+            yield f"{key}: {'; '.join(words) or 'another order'}"
+        else:
+            yield f"{key}: was {then}, is {now}"
+
+
+def require(path: Path, settings: Settings) -> Plan:
+    """Read the plan and refuse one that was made for other settings.
+
+    Raises
+    ------
+    BadInput
+        If there is no plan, or the settings have changed since; each difference is spelled out.
+    """
+    plan = Plan.read(path)
+    if plan is None:
+        raise BadInput(
+            Problem(str(path), "there is no plan yet", "run `nsynth-super prepare` first")
+        )
+    if changed := plan.differences(settings):
+        raise BadInput(
+            Problem(
+                "settings.json", f"changed since the plan was made ({'; '.join(changed)})", REPLAN
+            )
+        )
+    return plan
+
+
+def encoding(mix: Mix, embeddings: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Mix embeddings, `[frames, embedding]` each: summed in float64, rounded once."""
+    parts = [w * embeddings[f"{i}_{mix.pitch}"].astype(np.float64) for i, w in mix.weights]
+    return np.asarray(np.sum(parts, axis=0), dtype=np.float32)

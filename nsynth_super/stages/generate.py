@@ -1,0 +1,305 @@
+"""generate: plan to clips.
+
+Blocks are written whole. A block under way is kept as the codes drawn so far, which is all that its
+decoder's state is made of: a run that was stopped, killed or requeued goes on from there and ends
+with the bytes of one that never stopped.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsynth_super.engines import Engine, Work
+from nsynth_super.files import only_one, read_array, write_array
+from nsynth_super.plan import BLOCK, REPLAN, Plan, encoding, require
+from nsynth_super.problems import BadInput, Problem
+from nsynth_super.progress import Progress, Stop, following, say
+from nsynth_super.settings import Settings
+from nsynth_super.stages.prepare import embedding_hash, load_embedding
+from nsynth_super.workspace import Workspace
+
+SAVE_EVERY = 60.0
+"""Seconds of work that a kill can cost at most."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` of `count`: a contiguous run of blocks.
+
+    Parameters
+    ----------
+    index : int
+        From 0, as job schedulers count.
+    count : int
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `I/N`, with I from 0 to N - 1.
+
+        Raises
+        ------
+        ValueError
+            If it is not that.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or int(match[1]) >= int(match[2]):
+            raise ValueError(f"{text!r} is no shard: give I/N with I from 0 to N-1, such as 0/8")
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def name(self) -> str:
+        """How files call it."""
+        return f"{self.index}-of-{self.count}"
+
+    def blocks(self, total: int) -> range:
+        """Return its share of `total` blocks."""
+        return range(total * self.index // self.count, total * (self.index + 1) // self.count)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `generate` made or found.
+
+    Attributes
+    ----------
+    clips : int
+        Of this shard, complete.
+    made : int
+        Of them, by this run.
+    """
+
+    clips: int
+    made: int
+
+
+def run(
+    workspace: Workspace,
+    settings: Settings,
+    engine: Engine,
+    shard: Shard | None = None,
+    batch_clips: int | None = None,
+    quiet: bool = False,
+) -> Generated:
+    """Decode the clips of a shard that are not there yet.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    settings : Settings
+        Must be those that the plan was made for.
+    engine : Engine
+    shard : Shard, optional
+        All of the plan by default.
+    batch_clips : int, optional
+        Clips to decode at once, rounded down to whole blocks; by default what memory allows.
+    quiet : bool
+
+    Raises
+    ------
+    BadInput
+        If plan, embeddings, settings and checkpoint do not belong together.
+    Stopped
+        If a signal asked for it; what was decoded is on disk.
+    Failed
+        If another run is at this shard, or the disk is full.
+    """
+    shard = shard or Shard()
+    plan = require(workspace.plan, settings)
+    embeddings = _embeddings(workspace, plan, engine)
+    blocks = shard.blocks(plan.blocks)
+    clips = sum(len(plan.clips_of(block)) for block in blocks)
+    busy = f"{workspace.root}: another `generate` is at shard {shard.index}/{shard.count} there"
+    with only_one(workspace.lock("generate", shard.name), busy), Stop() as stop:
+        _sweep(workspace, blocks)
+        missing = [block for block in blocks if complete(workspace, plan, block) is None]
+        made = sum(len(plan.clips_of(block)) for block in missing)
+        if not missing:
+            return Generated(clips, 0)
+        at_once = blocks_at_once(engine, batch_clips)
+        batches = [
+            batch
+            for start in range(blocks.start, blocks.stop, at_once)
+            if not set(batch := range(start, min(start + at_once, blocks.stop))).isdisjoint(missing)
+        ]
+        progress = Progress(
+            "generate",
+            clips,
+            "clips",
+            workspace.status("generate", shard.name),
+            sum(_done(workspace, plan, block) for block in blocks),
+            shard.name,
+            quiet,
+        )
+        if not quiet:
+            say(
+                f"generate: {made} clips to go, up to {at_once * BLOCK} at once ({engine.describe()})"
+            )
+        with following(progress):
+            for batch in batches:
+                _Batch(workspace, plan, batch, embeddings, engine).decode(progress, stop)
+    return Generated(clips, made)
+
+
+def blocks_at_once(engine: Engine, batch_clips: int | None) -> int:
+    """Return how many blocks to decode side by side."""
+    return max(1, (batch_clips or engine.batch_clips()) // BLOCK)
+
+
+def complete(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:
+    """Map a block's codes, `[clips, samples]`; None if they are not all there."""
+    path = workspace.block(block, plan.block_identity(block))
+    codes = read_array(path, "u1", 2)
+    if codes is not None and codes.shape == (len(plan.clips_of(block)), plan.samples):
+        return codes
+    if path.exists():
+        say(f"{path}: is damaged, and will be made again")
+    return None
+
+
+def _partial(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8]:
+    codes = read_array(workspace.partial(block, plan.block_identity(block)), "u1", 2)
+    clips = len(plan.clips_of(block))
+    if codes is None or codes.shape[0] != clips or codes.shape[1] > plan.samples:
+        return np.empty((clips, 0), dtype=np.uint8)
+    return codes
+
+
+def _done(workspace: Workspace, plan: Plan, block: int) -> float:
+    """Return how many clips of a block are done, begun ones by their share."""
+    if workspace.block(block, plan.block_identity(block)).exists():
+        return len(plan.clips_of(block))
+    return _partial(workspace, plan, block).size / plan.samples
+
+
+def clips_done(workspace: Workspace, plan: Plan) -> float:
+    """Return how many clips of the plan are on disk, begun ones by their share."""
+    return sum(_done(workspace, plan, block) for block in range(plan.blocks))
+
+
+def _embeddings(
+    workspace: Workspace, plan: Plan, engine: Engine
+) -> Mapping[str, NDArray[np.float32]]:
+    if plan.checkpoint != engine.checkpoint_sha256:
+        raise BadInput(
+            Problem(
+                "checkpoint",
+                f"is not the one that the plan was made with ({engine.checkpoint_sha256[:12]}, "
+                f"the plan says {plan.checkpoint[:12]}): every clip would change",
+                f"name that one with --checkpoint, or {REPLAN}",
+            )
+        )
+    embeddings, problems = {}, []
+    for name, expected in plan.embeddings.items():
+        instrument, _, pitch = name.rpartition("_")
+        try:
+            embeddings[name] = load_embedding(workspace, (instrument, int(pitch)), engine)
+        except BadInput as bad:
+            problems += bad.problems
+            continue
+        if embedding_hash(embeddings[name]) != expected:
+            problems.append(
+                Problem(
+                    str(workspace.embedding(instrument, int(pitch))),
+                    "changed since the plan was made",
+                    REPLAN,
+                )
+            )
+    if problems:
+        raise BadInput(problems)
+    return embeddings
+
+
+def _sweep(workspace: Workspace, blocks: range) -> None:
+    """Remove what a killed run of this shard left half-written."""
+    for leftover in workspace.clips.glob(".*.part"):
+        index = leftover.name[1:6]
+        if index.isdigit() and int(index) in blocks:
+            with suppress(OSError):
+                leftover.unlink()
+
+
+class _Batch:
+    """The blocks that are decoded side by side."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        blocks: range,
+        embeddings: Mapping[str, NDArray[np.float32]],
+        engine: Engine,
+    ) -> None:
+        self.workspace, self.plan, self.blocks, self.engine = workspace, plan, blocks, engine
+        mixes = [plan.mixes[clip] for block in blocks for clip in plan.clips_of(block)]
+        begun = [self._begun(block) for block in blocks]
+        self.time = min(codes.shape[1] for codes in begun)
+        self.codes = np.zeros((len(mixes), plan.samples), dtype=np.uint8)
+        self.codes[:, : self.time] = np.concatenate([codes[:, : self.time] for codes in begun])
+        self.saved = self.time
+        self.work = Work(
+            encodings=np.stack([encoding(mix, embeddings) for mix in mixes]),
+            keys=[mix.key for mix in mixes],
+            seed=plan.seed,
+            samples=plan.samples,
+            begun=self.codes[:, : self.time].copy(),
+        )
+
+    def _begun(self, block: int) -> NDArray[np.uint8]:
+        codes = complete(self.workspace, self.plan, block)
+        return codes if codes is not None else _partial(self.workspace, self.plan, block)
+
+    def decode(self, progress: Progress, stop: Stop) -> None:
+        """Decode to the end, or to the point where a stop is asked for."""
+        last_save = time.monotonic()
+        for piece in self.engine.decode(self.work):
+            count = piece.shape[1]
+            self.codes[:, self.time : self.time + count] = piece
+            self.time += count
+            progress.advance(len(self.codes) * count / self.plan.samples)
+            if self.time < self.plan.samples:
+                stop.here(self._save)
+                if time.monotonic() - last_save > SAVE_EVERY:
+                    self._save()
+                    last_save = time.monotonic()
+        self._finish()
+        stop.here(lambda: "every clip begun is complete on disk; run it again to go on")
+
+    def _rows(self, block: int) -> NDArray[np.uint8]:
+        first = self.blocks.start * BLOCK
+        clips = self.plan.clips_of(block)
+        return self.codes[clips.start - first : clips.stop - first]
+
+    def _save(self) -> str:
+        """Keep the codes drawn so far; say so."""
+        if self.time > self.saved:
+            for block in self.blocks:
+                if not self.workspace.block(block, self.plan.block_identity(block)).exists():
+                    path = self.workspace.partial(block, self.plan.block_identity(block))
+                    write_array(path, self._rows(block)[:, : self.time])
+            self.saved = self.time
+        return (
+            f"{self.time:,} of {self.plan.samples:,} samples of {len(self.codes)} clips "
+            "are safe on disk; run it again to go on"
+        )
+
+    def _finish(self) -> None:
+        for block in self.blocks:
+            if complete(self.workspace, self.plan, block) is None:
+                write_array(
+                    self.workspace.block(block, self.plan.block_identity(block)), self._rows(block)
+                )
+            with suppress(OSError):
+                self.workspace.partial(block, self.plan.block_identity(block)).unlink(
+                    missing_ok=True
+                )

@@ -1,0 +1,233 @@
+"""pads: clips to pads, with the device's settings.json and a manifest.
+
+One pass over the clips: each is finished once and written to every place where it is heard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsynth_super import __version__
+from nsynth_super.device import device_settings, offset
+from nsynth_super.files import explained, only_one, sha256, sync, write_json
+from nsynth_super.finishing import finish
+from nsynth_super.grid import Grid
+from nsynth_super.plan import Plan, require
+from nsynth_super.problems import BadInput, Failed, Problem
+from nsynth_super.progress import Progress, Stop, following
+from nsynth_super.settings import SAMPLE_RATE, Settings, pad_name
+from nsynth_super.stages.generate import complete
+from nsynth_super.wavenet import mulaw
+from nsynth_super.workspace import Workspace
+
+AT_ONCE = 256
+"""Pads written in one pass over the clips: the factory pack's, within a process's open files."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What `pads` made or found.
+
+    Attributes
+    ----------
+    pads : int
+    made : bool
+        False if all was there already.
+    """
+
+    pads: int
+    made: bool
+
+
+def run(
+    workspace: Workspace,
+    settings: Settings,
+    given: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Pack:
+    """Write every pad of the pack, the device's settings.json and manifest.json.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    settings : Settings
+    given : mapping, optional
+        The device's present settings.json, to merge into.
+    quiet : bool
+
+    Raises
+    ------
+    BadInput
+        If clips are missing.
+    Failed
+        If the disk cannot hold the pads.
+    """
+    plan = require(workspace.plan, settings)
+    missing = [block for block in range(plan.blocks) if complete(workspace, plan, block) is None]
+    if missing:
+        clips = sum(len(plan.clips_of(block)) for block in missing)
+        raise BadInput(
+            Problem(
+                str(workspace.clips),
+                f"{clips} of {len(plan.mixes)} clips are not made yet",
+                "run `nsynth-super generate` first",
+            )
+        )
+    names = [pad_name(combination) for combination in settings.combinations]
+    busy = f"{workspace.root}: another `pads` is at work there"
+    with only_one(workspace.lock("pads"), busy), Stop() as stop:
+        made = not _is_complete(workspace, settings, plan, names)
+        if made:
+            _make(workspace, settings, plan, names, stop, quiet)
+        wanted = device_settings(settings, given if given is not None else _previous(workspace))
+        if made or _previous(workspace) != wanted:
+            write_json(workspace.device_settings, wanted, indent=2)
+        if made:
+            write_json(workspace.manifest, _manifest(workspace, settings, plan, names), indent=2)
+    return Pack(len(names), made)
+
+
+def _previous(workspace: Workspace) -> dict[str, Any] | None:
+    try:
+        previous = json.loads(workspace.device_settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return previous if isinstance(previous, dict) else None
+
+
+def _is_complete(workspace: Workspace, settings: Settings, plan: Plan, names: list[str]) -> bool:
+    """Tell whether the manifest is of this plan, and every pad has its size."""
+    try:
+        manifest = json.loads(workspace.manifest.read_text(encoding="utf-8"))
+        same = manifest["plan"] == plan.identity and sorted(manifest["pads"]) == sorted(
+            f"{name}.bin" for name in names
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    paths = [workspace.pad(name) for name in names]
+    return same and all(p.exists() and p.stat().st_size == settings.pad_bytes for p in paths)
+
+
+def _make(
+    workspace: Workspace, settings: Settings, plan: Plan, names: list[str], stop: Stop, quiet: bool
+) -> None:
+    grid = Grid.of(settings)
+    index = {mix.key: number for number, mix in enumerate(grid.mixes)}
+    groups = [
+        range(start, min(start + AT_ONCE, len(names))) for start in range(0, len(names), AT_ONCE)
+    ]
+    total = len(groups) * len(plan.mixes)
+    # Without its manifest nobody takes the pads for a pack while they are being replaced.
+    workspace.manifest.unlink(missing_ok=True)
+    for leftover in workspace.pads.glob(".*.part"):
+        leftover.unlink()
+    progress = Progress("pads", total, "clips", workspace.status("pads"), quiet=quiet)
+    with following(progress):
+        for group in groups:
+            with _files([workspace.pad(names[c]) for c in group], settings.pad_bytes) as files:
+                for number, sound in _finished(workspace, plan, settings.final_length):
+                    for combination, row in grid.places_of(index[plan.mixes[number].key]):
+                        if combination in group:
+                            file = files[combination - group.start]
+                            _write_at(file, sound, offset(row, settings.final_length))
+                    progress.advance(1)
+                    stop.here(lambda: "no pad was touched that is not whole; run it again")
+
+
+def _finished(
+    workspace: Workspace, plan: Plan, length: int
+) -> Iterator[tuple[int, NDArray[np.int16]]]:
+    for block in range(plan.blocks):
+        codes = complete(workspace, plan, block)
+        if codes is None:
+            raise Failed(
+                f"{workspace.clips}: block {block} went missing -> run `nsynth-super generate`"
+            )
+        for clip, row in zip(plan.clips_of(block), codes, strict=True):
+            yield clip, finish(mulaw.decode(np.asarray(row)), length)
+
+
+def _write_at(descriptor: int, sound: NDArray[np.int16], position: int) -> None:
+    content = memoryview(sound.tobytes())
+    while content:
+        written = os.pwrite(descriptor, content, position)
+        content, position = content[written:], position + written
+
+
+@contextmanager
+def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
+    """Open temporary files of `size` bytes; on success sync them and give them their names.
+
+    Their space is claimed first, so that a disk that cannot hold them says so at once.
+    """
+    temporaries = [
+        path.with_name(f".{path.name[:200]}.{number}.part") for number, path in enumerate(paths)
+    ]
+    try:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            descriptors = []
+            for temporary in temporaries:
+                descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+                stack.callback(os.close, descriptor)
+                _claim(descriptor, size)
+                descriptors.append(descriptor)
+            yield descriptors
+            for descriptor in descriptors:
+                os.fsync(descriptor)
+        for temporary, path in zip(temporaries, paths, strict=True):
+            if temporary.stat().st_size != size:
+                raise Failed(
+                    f"{path}: came out with another size than {size:,} bytes -> please report it"
+                )
+            os.replace(temporary, path)
+        sync(paths[0].parent)
+    except OSError as error:
+        raise explained(error, paths[0].parent) from error
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def _claim(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS: a full disk shows later, and is as harmless
+        os.ftruncate(descriptor, size)
+
+
+def _manifest(
+    workspace: Workspace, settings: Settings, plan: Plan, names: list[str]
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "made_by": {
+            "nsynth-super": __version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "plan": plan.identity,
+        "settings": dict(plan.shaping),
+        "seed": plan.seed,
+        "checkpoint": plan.checkpoint,
+        "geometry": {
+            "order": "[y][x][pitch][sample], top row first, headerless little-endian int16 mono",
+            "corners": ["NW", "NE", "SW", "SE"],
+            "resolution": settings.resolution,
+            "pitches": list(settings.pitches),
+            "length": settings.final_length,
+            "sample_rate": SAMPLE_RATE,
+            "bytes": settings.pad_bytes,
+        },
+        "pads": {f"{name}.bin": sha256(workspace.pad(name)) for name in names},
+    }

@@ -1,0 +1,256 @@
+"""prepare: notes to embeddings, embeddings to the plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsynth_super import notes as source_notes
+from nsynth_super.engines import Engine
+from nsynth_super.files import only_one, read_array, write_array, write_json
+from nsynth_super.notes import Fill, Note
+from nsynth_super.plan import REPLAN, Plan
+from nsynth_super.problems import BadInput, Problem, refuse
+from nsynth_super.progress import Progress, Stop, following, say
+from nsynth_super.settings import NOTE_SAMPLES, Settings
+from nsynth_super.wavenet.dimensions import HOP
+from nsynth_super.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made or found.
+
+    Attributes
+    ----------
+    plan : Plan
+    encoded : int
+        Notes encoded by this run; the others' embeddings were there.
+    kept : int
+        Clips of an earlier plan that the new one goes on with.
+    changed : bool
+        Whether the plan is another than before.
+    """
+
+    plan: Plan
+    encoded: int
+    kept: int
+    changed: bool
+
+
+def run(
+    workspace: Workspace,
+    settings: Settings,
+    engine: Engine,
+    fill: Fill | None = None,
+    replan: bool = False,
+    quiet: bool = False,
+) -> Prepared:
+    """Encode every note that needs it, and plan the pack.
+
+    Raises
+    ------
+    BadInput
+        With every problem of every note; or if an existing plan would be invalidated and
+        `replan` is not set.
+    """
+    found, problems = source_notes.find(workspace.notes, settings, fill)
+    refuse(problems)
+    busy = f"{workspace.root}: another `prepare` is at work there"
+    with only_one(workspace.lock("prepare"), busy), Stop() as stop:
+        encoded = _encode(workspace, found, engine, stop, quiet)
+        embeddings = {
+            f"{instrument}_{pitch}": embedding_hash(
+                load_embedding(workspace, (instrument, pitch), engine)
+            )
+            for instrument, pitch in (note.name for note in found)
+        }
+        return _plan(workspace, settings, engine, embeddings, encoded, replan)
+
+
+def embedding_hash(embedding: NDArray[np.float32]) -> str:
+    """Return the sha256 of an embedding's numbers."""
+    return hashlib.sha256(np.ascontiguousarray(embedding, dtype="<f4").tobytes()).hexdigest()
+
+
+def load_embedding(
+    workspace: Workspace, name: source_notes.Name, engine: Engine
+) -> NDArray[np.float32]:
+    """Read one embedding.
+
+    Raises
+    ------
+    BadInput
+        If it is missing, cut short or not finite.
+    """
+    path = workspace.embedding(*name)
+    array = read_array(path, "<f4", 2)
+    shape = (NOTE_SAMPLES // HOP, engine.dimensions.embedding)
+    if array is None or array.shape != shape or not np.isfinite(array).all():
+        raise BadInput(
+            Problem(str(path), "is missing or damaged", "run `nsynth-super prepare` again")
+        )
+    return np.asarray(array, dtype=np.float32)
+
+
+def _encode(
+    workspace: Workspace, found: list[Note], engine: Engine, stop: Stop, quiet: bool
+) -> int:
+    origins = _read_origins(workspace)
+    wanted = {note: source_notes.identity(note) for note in found}
+    todo = [
+        note for note in found if not _is_current(workspace, note, wanted[note], origins, engine)
+    ]
+    if not todo:
+        return 0
+    conformed = {note: source_notes.read(note) for note in todo}
+    refuse(problem for sound in conformed.values() for problem in sound.problems)
+    progress = Progress("prepare", len(todo), "notes", workspace.status("prepare"), quiet=quiet)
+    with following(progress):
+        for note in todo:
+            name = f"{note.name[0]}_{note.name[1]}"
+            sound = conformed[note]
+            if sound.done and not quiet:
+                say(f"  {note.path.name} -> {name}: {', '.join(sound.done)}")
+            embedding = engine.encode(sound.audio[None])[0]
+            if not np.isfinite(embedding).all():
+                raise BadInput(Problem(name, "its embedding is not finite", "check the checkpoint"))
+            write_array(workspace.embedding(*note.name), embedding.astype("<f4"))
+            origins[name] = {
+                "note": wanted[note],
+                "checkpoint": engine.checkpoint_sha256,
+                "embedding": embedding_hash(embedding),
+            }
+            write_json(workspace.origins, origins)
+            progress.advance(1)
+            stop.here(lambda: "the notes encoded so far are safe; run it again to go on")
+    return len(todo)
+
+
+def _read_origins(workspace: Workspace) -> dict[str, dict[str, str]]:
+    try:
+        origins = json.loads(workspace.origins.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return origins if isinstance(origins, dict) else {}
+
+
+def _is_current(
+    workspace: Workspace,
+    note: Note,
+    identity: str,
+    origins: Mapping[str, Mapping[str, str]],
+    engine: Engine,
+) -> bool:
+    """Tell whether the embedding on disk is the one of this note and these weights, by hashes."""
+    try:
+        embedding = load_embedding(workspace, note.name, engine)
+    except BadInput:
+        return False
+    return origins.get(f"{note.name[0]}_{note.name[1]}") == {
+        "note": identity,
+        "checkpoint": engine.checkpoint_sha256,
+        "embedding": embedding_hash(embedding),
+    }
+
+
+def _plan(
+    workspace: Workspace,
+    settings: Settings,
+    engine: Engine,
+    embeddings: Mapping[str, str],
+    encoded: int,
+    replan: bool,
+) -> Prepared:
+    try:
+        before = Plan.read(workspace.plan)
+    except BadInput as damaged:
+        if not replan and any(workspace.clips.glob("*.npy")):
+            raise
+        say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
+        before = None
+    existing = dict(_existing(workspace, before)) if before else {}
+    plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, set())
+    if before is not None and _same_work(before, plan):
+        return Prepared(before, encoded, 0, changed=False)
+    if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
+        raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
+    usable = {
+        identity
+        for identity, row in existing.items()
+        if before is not None and before.samples >= plan.samples and row is not None
+    }
+    plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, usable)
+    kept = _carry_over(workspace, plan, existing) if usable else 0
+    plan.write(workspace.plan)
+    return Prepared(plan, encoded, kept, changed=True)
+
+
+def _same_work(before: Plan, now: Plan) -> bool:
+    same = (before.shaping, before.samples, before.checkpoint, before.embeddings) == (
+        now.shaping,
+        now.samples,
+        now.checkpoint,
+        now.embeddings,
+    )
+    return same and sorted(before.mixes) == sorted(now.mixes)
+
+
+def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
+    changed = before.differences(settings)
+    if before.checkpoint != now.checkpoint:
+        changed.append("another checkpoint: every clip is made anew")
+    notes = [
+        n
+        for n in now.embeddings
+        if before.embeddings.get(n, now.embeddings[n]) != now.embeddings[n]
+    ]
+    if notes and before.checkpoint == now.checkpoint:
+        valid = {before.clip_identity(mix) for mix in before.mixes}
+        stale = sum(now.clip_identity(mix) not in valid for mix in now.mixes)
+        changed.append(
+            f"{', '.join(notes)} sound different: {stale} of {len(now.mixes)} clips are made anew"
+        )
+    return f"is for something else: {'; '.join(changed) or 'another version of this program'}"
+
+
+def _existing(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield each clip that stands complete on disk: its identity, and its (block, row)."""
+    for block in range(plan.blocks):
+        if workspace.block(block, plan.block_identity(block)).exists():
+            for row, clip in enumerate(plan.clips_of(block)):
+                yield plan.clip_identity(plan.mixes[clip]), (block, row)
+
+
+def _carry_over(workspace: Workspace, plan: Plan, existing: Mapping[str, tuple[int, int]]) -> int:
+    """Write the blocks of `plan` all of whose clips exist; return how many clips that keeps."""
+    before = Plan.read(workspace.plan)
+    assert before is not None
+    kept = 0
+    for block in range(plan.blocks):
+        rows = [existing.get(plan.clip_identity(plan.mixes[clip])) for clip in plan.clips_of(block)]
+        places = [place for place in rows if place is not None]
+        if len(places) < len(rows):
+            break
+        path = workspace.block(block, plan.block_identity(block))
+        if not path.exists():
+            codes = [_codes(workspace, before, place) for place in places]
+            whole = [row[: plan.samples] for row in codes if row is not None]
+            if len(whole) < len(rows):
+                continue
+            write_array(path, np.stack(whole))
+        kept += len(rows)
+    return kept
+
+
+def _codes(workspace: Workspace, plan: Plan, place: tuple[int, int]) -> NDArray[np.uint8] | None:
+    block, row = place
+    array = read_array(workspace.block(block, plan.block_identity(block)), "u1", 2)
+    if array is None or array.shape != (len(plan.clips_of(block)), plan.samples):
+        return None
+    return np.asarray(array[row])
