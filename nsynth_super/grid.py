@@ -142,7 +142,8 @@ class Grid:
     def places_of(self, mix: int) -> Iterator[tuple[int, int]]:
         """Yield `(combination, row)` of every place where `mix` is heard.
 
-        A row is one sound in a pad, as the device counts: `cell * pitches + pitch`, cells row by row from the top left.
+        A row is one sound in a pad, as the device counts: `cell * pitches + pitch`, cells row by
+        row from the top left.
         """
         order, starts = self.places
         rows_in_a_pad = self.where.shape[1] * self.where.shape[2]

@@ -142,9 +142,7 @@ def run(
             quiet,
         )
         if not quiet:
-            say(
-                f"generate: {made} clips to go, up to {at_once * BLOCK} at once ({engine.describe()})"
-            )
+            say(f"generate: {made} clips to go, {at_once * BLOCK} at once ({engine.describe()})")
         with following(progress):
             for batch in batches:
                 _Batch(workspace, plan, batch, embeddings, engine).decode(progress, stop)
