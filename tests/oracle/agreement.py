@@ -1,0 +1,37 @@
+"""How near our engine is to Magenta: the bounds, and what is measured against them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+EMBEDDING = 1e-4  # of the largest value
+LOGITS = 2e-3
+DIVERGENCE = 1e-6  # nat
+SAME_CODES = 0.999
+
+
+def log_sum_exp(logits: NDArray) -> NDArray:
+    """Return the logarithm of the softmax's denominator, along the last axis."""
+    peak = logits.max(-1, keepdims=True).astype(np.float64)
+    return np.log(np.exp(logits - peak).sum(-1)) + peak[..., 0]
+
+
+def divergence(theirs: NDArray, ours: NDArray) -> NDArray:
+    """Return the Kullback-Leibler divergence along the last axis, in nat, from arrays of logits."""
+    p = theirs - log_sum_exp(theirs)[..., None]
+    q = ours - log_sum_exp(ours)[..., None]
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def entropy(logits: NDArray) -> NDArray:
+    """Return the entropy along the last axis, in nat."""
+    p = logits - log_sum_exp(logits)[..., None]
+    return -(np.exp(p) * p).sum(-1)
+
+
+def tensors(weights: dict[str, NDArray]) -> dict[str, Tensor]:
+    """Return the weights as the engine takes them."""
+    return {name: torch.from_numpy(array) for name, array in weights.items()}

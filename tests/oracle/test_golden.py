@@ -1,0 +1,113 @@
+"""Our engine against what the real Magenta computed once, kept in tests/golden."""
+
+from __future__ import annotations
+
+import hashlib
+
+import agreement
+import numpy as np
+import pytest
+import torch
+from oracle import GOLDEN, NOTES, read_notes
+
+from nsynth_super.wavenet import mulaw, random
+from nsynth_super.wavenet.cpu import CpuDecoder
+from nsynth_super.wavenet.decoder import Decoder
+from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
+from nsynth_super.wavenet.encoder import encode
+from nsynth_super.wavenet.sampling import draw, uniforms
+
+SIXTEEN_BIT = np.arange(-32768, 32768)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def weights(golden):
+    return agreement.tensors(random.weights(PUBLISHED, int(golden["seed"])))
+
+
+@pytest.fixture(scope="module")
+def encoding(golden):
+    return torch.from_numpy(golden["embeddings"][golden["decoded_note"]])[None]
+
+
+def test_every_16_bit_amplitude_has_magentas_code(golden):
+    magentas = np.searchsorted(golden["first_amplitude"], SIXTEEN_BIT, side="right") - 1
+    assert (mulaw.encode((SIXTEEN_BIT / 32768).astype(np.float32)) == magentas).all()
+
+
+def test_every_code_has_magentas_amplitude(golden):
+    np.testing.assert_array_equal(mulaw.AMPLITUDES, golden["amplitudes"])
+
+
+def test_the_uniforms_are_the_ones_that_magenta_drew_with(golden):
+    ours = uniforms(int(golden["seed"]), [0], 0, len(golden["uniform"]))[0]
+    np.testing.assert_array_equal(ours, golden["uniform"])
+
+
+def test_the_encoder_makes_magentas_embeddings_of_four_notes(golden, weights):
+    notes = read_notes()
+    assert [note.stem for note in NOTES] == list(golden["notes"])
+    assert hashlib.sha256(notes.tobytes()).hexdigest() == golden["notes_sha256"], (
+        "the examples' notes are others than when the golden file was made"
+    )
+    with torch.inference_mode():
+        ours = [
+            encode(weights, PUBLISHED, torch.from_numpy(mulaw.encode(note))[None])[0].numpy()
+            for note in notes
+        ]
+    theirs = golden["embeddings"]
+    assert np.abs(ours - theirs).max() <= agreement.EMBEDDING * np.abs(theirs).max()
+
+
+def test_the_readable_decoder_makes_magentas_logits(golden, weights, encoding):
+    decoder = Decoder(weights, PUBLISHED, clips=1)
+    logits = run(100, golden, lambda t, code: decoder.step(code, encoding[:, t // HOP]))
+    hold_to(golden, logits)
+
+
+def test_the_fast_decoder_makes_magentas_logits_beyond_the_receptive_field(
+    golden, weights, encoding
+):
+    samples = len(golden["fed"])
+    assert samples > PUBLISHED.receptive_field + 100
+    decoder = CpuDecoder(weights, PUBLISHED, clips=1)
+
+    def step(t, code):
+        if t % HOP == 0:
+            decoder.condition(encoding[:, t // HOP])
+        return decoder.step(code)
+
+    hold_to(golden, run(samples, golden, step))
+
+
+def run(samples, golden, step):
+    """Step through the codes that Magenta was fed; return the logits, `[samples, 256]`."""
+    codes = torch.from_numpy(golden["fed"].astype(np.int64))
+    with torch.inference_mode():
+        return np.concatenate([step(t, codes[t, None]).numpy() for t in range(samples)])
+
+
+def hold_to(golden, ours):
+    """Hold logits of the first times to Magenta's: whole where stored, and two numbers of each."""
+    samples = len(ours)
+    drawn = golden["drawn"][:samples].astype(np.int64)
+    drawn_logit = np.take_along_axis(ours, drawn[:, None], 1)[:, 0]
+    assert np.abs(drawn_logit - golden["drawn_logit"][:samples]).max() <= agreement.LOGITS
+    log_sum_exp = agreement.log_sum_exp(ours)
+    assert np.abs(log_sum_exp - golden["log_sum_exp"][:samples]).max() <= agreement.LOGITS
+
+    stored = golden["stored"][golden["stored"] < samples]
+    theirs = golden["logits"][: len(stored)]
+    assert len(stored) > samples // 50
+    assert np.abs(ours[stored] - theirs).max() <= agreement.LOGITS
+    assert agreement.divergence(theirs, ours[stored]).mean() <= agreement.DIVERGENCE
+
+    uniform = torch.from_numpy(golden["uniform"][:samples])
+    same = draw(torch.from_numpy(ours), uniform).numpy() == drawn
+    assert same.mean() >= agreement.SAME_CODES

@@ -1,0 +1,121 @@
+"""Our engine against the real Magenta, run now, on weights that the golden file does not have."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import agreement
+import numpy as np
+import pytest
+import torch
+from oracle import Oracle, python, read_notes
+
+from nsynth_super.wavenet import checkpoint, mulaw, random
+from nsynth_super.wavenet.cpu import CpuDecoder
+from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
+from nsynth_super.wavenet.encoder import encode
+from nsynth_super.wavenet.sampling import draw, uniforms
+
+SEED = 1  # another model than the golden file's
+SAMPLES = 300
+CLIPS = range(4)
+
+pytestmark = pytest.mark.skipif(
+    python() is None, reason="no Python 2.7 with Magenta here: run tests/oracle/setup"
+)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return random.weights(PUBLISHED, SEED)
+
+
+@pytest.fixture(scope="module")
+def magenta(weights, tmp_path_factory):
+    """The real Magenta, with a checkpoint as training leaves it."""
+    folder = tmp_path_factory.mktemp("magenta")
+    checkpoint.save(weights, folder / "weights.safetensors", f"random, seed {SEED}")
+    oracle = Oracle(python(), folder / checkpoint.PUBLISHED_NAME)
+    oracle.save_checkpoint(folder / "weights.safetensors", slots=True)
+    return oracle
+
+
+@pytest.fixture(scope="module")
+def embeddings(magenta):
+    return magenta.encode(read_notes())
+
+
+@pytest.fixture(scope="module")
+def decoded(magenta, embeddings, weights):
+    """What Magenta and we make of the same codes: those that Magenta drew."""
+    uniform = uniforms(SEED, CLIPS, 0, SAMPLES)
+    theirs = magenta.decode(embeddings, uniform)
+    encodings = torch.from_numpy(embeddings)
+    decoder = CpuDecoder(agreement.tensors(weights), PUBLISHED, len(CLIPS))
+    logits, drawn = [], []
+    with torch.inference_mode():
+        for t, codes in enumerate(torch.from_numpy(theirs["fed"].astype(np.int64))):
+            if t % HOP == 0:
+                decoder.condition(encodings[:, t // HOP])
+            logits.append(decoder.step(codes))
+            drawn.append(draw(logits[-1], torch.from_numpy(uniform[:, t].copy())))
+    ours = {"logits": torch.stack(logits).numpy(), "drawn": torch.stack(drawn).numpy()}
+    return SimpleNamespace(theirs=theirs, ours=ours)
+
+
+def test_a_training_checkpoint_has_the_published_ones_size_to_the_byte(magenta):
+    assert checkpoint.is_published(magenta.prefix)
+
+
+def test_a_training_checkpoint_is_converted_bit_for_bit(magenta, weights, monkeypatch, tmp_path):
+    pytest.importorskip("tensorflow", reason="needs the extra: pip install -e '.[tensorflow]'")
+    monkeypatch.setenv("NSYNTH_CACHE", str(tmp_path))
+    converted = checkpoint.load(magenta.prefix)
+    assert converted.dimensions == PUBLISHED
+    assert set(converted.weights) == set(weights), "the optimizer's slots stay behind"
+    for name, array in weights.items():
+        np.testing.assert_array_equal(converted.weights[name].view("u4"), array.view("u4"), name)
+    assert converted.sha256 == checkpoint.verified(weights, "the original").sha256
+
+
+def test_the_encoder_makes_magentas_embeddings(embeddings, weights):
+    codes = torch.from_numpy(mulaw.encode(read_notes()))
+    with torch.inference_mode():
+        tensors = agreement.tensors(weights)
+        ours = torch.cat([encode(tensors, PUBLISHED, code[None]) for code in codes]).numpy()
+    assert np.abs(ours - embeddings).max() <= agreement.EMBEDDING * np.abs(embeddings).max()
+
+
+def test_the_decoder_begins_from_silence_and_hears_what_was_drawn(decoded):
+    fed, drawn = decoded.theirs["fed"], decoded.theirs["drawn"]
+    assert (fed[0] == mulaw.ZERO).all()
+    assert (fed[1:] == drawn[:-1]).all()
+
+
+def test_the_decoder_makes_magentas_logits_at_every_step(decoded):
+    theirs, ours = decoded.theirs["logits"], decoded.ours["logits"]
+    assert theirs.shape == (SAMPLES, len(CLIPS), 256)
+    assert np.abs(ours - theirs).max() <= agreement.LOGITS
+    of_each_step = agreement.divergence(theirs, ours).mean(1)
+    assert of_each_step.max() <= agreement.DIVERGENCE
+
+
+def test_the_same_uniforms_draw_magentas_codes(decoded):
+    same = decoded.ours["drawn"] == decoded.theirs["drawn"]
+    assert same.mean() >= agreement.SAME_CODES
+
+
+def test_the_logits_are_such_that_agreement_means_something(decoded):
+    logits = decoded.theirs["logits"]
+    assert 2 <= logits.std(-1).mean() <= 4
+    assert 2 <= agreement.entropy(logits).mean() <= 4
+    for clip in decoded.theirs["drawn"].T:
+        assert len(np.unique(clip)) >= 32
+
+
+def test_magenta_generates_34_minutes_from_a_four_second_encoding(magenta, embeddings, tmp_path):
+    np.save(tmp_path / "flute_60.npy", embeddings[0])
+    frames, samples = embeddings.shape[1], embeddings.shape[1] * HOP
+    assert magenta.generated_samples(tmp_path / "flute_60.npy") == samples * HOP
+    given = magenta.generated_samples(tmp_path / "flute_60.npy", f"--sample_length={frames}")
+    assert given == samples
