@@ -6,17 +6,18 @@ Knows nothing of the pipeline. What stands under its final name is complete, wha
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nsynth_super.problems import Failed
@@ -25,11 +26,16 @@ _EXPLAINED = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
     errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
-    errno.EACCES: ("permission denied", "choose a folder that you may write to"),
-    errno.EPERM: ("permission denied", "choose a folder that you may write to"),
-    errno.EFBIG: ("the file system does not hold files that large", "choose another one"),
+    errno.EACCES: ("permission denied", "see who owns the file and its folder"),
+    errno.EPERM: ("permission denied", "see who owns the file and its folder"),
+    errno.EFBIG: (
+        "the disk, or a limit of this shell (ulimit -f), takes no file that large",
+        "raise the limit or choose another disk, and run the same command again",
+    ),
 }
-_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_NAME_BYTES = 200  # of a file's own name in its temporary one; 255 is the most in all
 
 
 def explained(error: OSError, path: Path) -> Failed:
@@ -49,15 +55,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Failed
         If the file cannot be written. Then `path` is as it was, and nothing is left beside it.
     """
-    temporary = None
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
-        )
-        os.fchmod(descriptor, 0o666 & ~_umask())
-        os.close(descriptor)
-        temporary = Path(name)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
@@ -65,14 +66,21 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explained(error, path) from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def temporary_beside(path: Path) -> Path:
+    """Return a name in `path`'s folder that nobody uses: `.<name>.<8 hex digits>.part`."""
+    name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
+    return path.with_name(f".{name}.{secrets.token_hex(4)}.part")
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files of `name`, a glob, that killed runs left in `folder`."""
+    for leftover in folder.glob(f".{name}.*.part"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def sync(path: Path) -> None:
@@ -105,23 +113,28 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write `array` as .npy to `path`, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    content = io.BytesIO()  # np.save into a file hides why a write failed
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
 
 
 def read_array(path: Path, dtype: str, dimensions: int) -> NDArray[Any] | None:
-    """Map a .npy file; None if it is missing, cut short, or something else than expected."""
+    """Map a .npy file; None if it is missing, cut short, or something else than expected.
+
+    Raises
+    ------
+    Failed
+        If it is there and cannot be read: what it holds may be days of work.
+    """
     try:
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
         return None
-    if (
-        not isinstance(array, np.ndarray)
-        or array.dtype != np.dtype(dtype)
-        or array.ndim != dimensions
-    ):
+    except OSError as error:
+        raise explained(error, path) from error
+    except Exception:  # a header's bytes are read by a parser, which fails in many ways
         return None
-    return array
+    return array if (array.dtype, array.ndim) == (np.dtype(dtype), dimensions) else None
 
 
 def sha256(path: Path) -> str:
@@ -145,16 +158,19 @@ def only_one(path: Path, busy: str) -> Iterator[None]:
     Failed
         With the line `busy`, if another process holds it.
     """
-    lock = FileLock(path, blocking=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise Failed(busy) from None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
-            raise explained(error, path) from error
+        raise explained(error, path) from error
     try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _BUSY:
+                raise Failed(busy) from None
+            if error.errno not in _NO_LOCKS_HERE:
+                raise explained(error, path) from error
         yield
     finally:
-        lock.release()
+        os.close(descriptor)
