@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.files import write_json
+from nsynth_super.files import explained, write_json
 from nsynth_super.grid import Grid, Mix
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.settings import Settings
@@ -136,7 +136,7 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write plan.json, whole or not at all."""
-        write_json(path, self._as_dict(), indent=None)
+        write_json(path, {**self._as_dict(), "sha256": self.identity}, indent=None)
 
     @classmethod
     def read(cls, path: Path) -> Plan | None:
@@ -145,18 +145,25 @@ class Plan:
         Raises
         ------
         BadInput
-            If it is cut short, or another version's.
+            If it is cut short, was changed, or is another version's.
+        Failed
+            If it cannot be read.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw["version"] != VERSION or raw["block"] != BLOCK:
-                raise BadInput(Problem(str(path), f"is a plan of version {raw['version']}", REPLAN))
+                raise BadInput(Problem(str(path), "is another version's", REPLAN))
             names = raw["instruments"]
             mixes = [Mix(p, tuple((names[i], w) for i, w in blend)) for p, blend in raw["mixes"]]
-            return cls(raw["settings"], raw["samples"], raw["checkpoint"], raw["embeddings"], mixes)
+            plan = cls(raw["settings"], raw["samples"], raw["checkpoint"], raw["embeddings"], mixes)
+            if plan.identity != raw["sha256"]:
+                raise ValueError
+            return plan
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, IndexError):
+        except OSError as error:
+            raise explained(error, path) from error
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise BadInput(Problem(str(path), "is damaged", REPLAN)) from None
 
     def differences(self, settings: Settings) -> list[str]:
