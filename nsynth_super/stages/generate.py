@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super.engines import Engine, Work
-from nsynth_super.files import only_one, read_array, write_array
+from nsynth_super.files import only_one, read_array, sweep, write_array
 from nsynth_super.plan import BLOCK, REPLAN, Plan, encoding, require
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.progress import Progress, Stop, following, say
@@ -112,17 +112,16 @@ def run(
     Stopped
         If a signal asked for it; what was decoded is on disk.
     Failed
-        If another run is at this shard, or the disk is full.
+        If another run is at these blocks, or the disk is full.
     """
     shard = shard or Shard()
     plan = require(workspace.plan, settings)
     embeddings = _embeddings(workspace, plan, engine)
     blocks = shard.blocks(plan.blocks)
     clips = sum(len(plan.clips_of(block)) for block in blocks)
-    busy = f"{workspace.root}: another `generate` is at shard {shard.index}/{shard.count} there"
-    with only_one(workspace.lock("generate", shard.name), busy), Stop() as stop:
-        _sweep(workspace, blocks)
-        missing = [block for block in blocks if complete(workspace, plan, block) is None]
+    with _alone(workspace, shard, plan.blocks), Stop() as stop:
+        missing = {block for block in blocks if complete(workspace, plan, block) is None}
+        _sweep(workspace, plan, shard, missing)
         made = sum(len(plan.clips_of(block)) for block in missing)
         if not missing:
             return Generated(clips, 0)
@@ -137,7 +136,7 @@ def run(
             clips,
             "clips",
             workspace.status("generate", shard.name),
-            sum(_done(workspace, plan, block) for block in blocks),
+            clips - made + sum(_partial(workspace, plan, b).size for b in missing) / plan.samples,
             shard.name,
             quiet,
         )
@@ -145,8 +144,26 @@ def run(
             say(f"generate: {made} clips to go, {at_once * BLOCK} at once ({engine.describe()})")
         with following(progress):
             for batch in batches:
-                _Batch(workspace, plan, batch, embeddings, engine).decode(progress, stop)
+                _Batch(workspace, plan, batch, missing, embeddings, engine).decode(progress, stop)
     return Generated(clips, made)
+
+
+@contextmanager
+def _alone(workspace: Workspace, shard: Shard, blocks: int) -> Iterator[None]:
+    """Keep out other runs at any of this shard's blocks, however they share the plan out."""
+
+    def busy(name: str) -> str:
+        return f"{workspace.root}: another `generate` is at shard {name.replace('-of-', '/')} there"
+
+    with only_one(workspace.lock("generate", shard.name), busy(shard.name)):
+        for lock in workspace.status_folder.glob(workspace.lock("generate", "*").name):
+            match = re.search(r"\.((\d+)-of-(\d+))\.", lock.name)
+            if match and match[1] != shard.name:
+                other = Shard(int(match[2]), int(match[3])).blocks(blocks)
+                if not set(other).isdisjoint(shard.blocks(blocks)):
+                    with only_one(lock, busy(match[1])):
+                        pass
+        yield
 
 
 def blocks_at_once(engine: Engine, batch_clips: int | None) -> int:
@@ -218,27 +235,37 @@ def _embeddings(
     return embeddings
 
 
-def _sweep(workspace: Workspace, blocks: range) -> None:
-    """Remove what a killed run of this shard left half-written."""
-    for leftover in workspace.clips.glob(".*.part"):
-        index = leftover.name[1:6]
+def _sweep(workspace: Workspace, plan: Plan, shard: Shard, missing: set[int]) -> None:
+    """Remove what a killed run of this shard left half-written, or begun and then completed."""
+    blocks = shard.blocks(plan.blocks)
+    stale = [workspace.partial(b, plan.block_identity(b)) for b in blocks if b not in missing]
+    for temporary in workspace.clips.glob(".*.part"):
+        index = temporary.name[1:].partition("-")[0]
         if index.isdigit() and int(index) in blocks:
-            with suppress(OSError):
-                leftover.unlink()
+            stale.append(temporary)
+    for file in stale:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+    sweep(workspace.status_folder, workspace.status("generate", shard.name).name)
 
 
 class _Batch:
-    """The blocks that are decoded side by side."""
+    """The blocks that are decoded side by side, those of them that are there already as well.
+
+    So the batch is the same however often a run is stopped, and with it the rounding of its sums.
+    """
 
     def __init__(
         self,
         workspace: Workspace,
         plan: Plan,
         blocks: range,
+        missing: set[int],
         embeddings: Mapping[str, NDArray[np.float32]],
         engine: Engine,
     ) -> None:
         self.workspace, self.plan, self.blocks, self.engine = workspace, plan, blocks, engine
+        self.missing = [block for block in blocks if block in missing]
         mixes = [plan.mixes[clip] for block in blocks for clip in plan.clips_of(block)]
         begun = [self._begun(block) for block in blocks]
         self.time = min(codes.shape[1] for codes in begun)
@@ -254,22 +281,25 @@ class _Batch:
         )
 
     def _begun(self, block: int) -> NDArray[np.uint8]:
-        codes = complete(self.workspace, self.plan, block)
+        codes = None if block in self.missing else complete(self.workspace, self.plan, block)
         return codes if codes is not None else _partial(self.workspace, self.plan, block)
 
     def decode(self, progress: Progress, stop: Stop) -> None:
         """Decode to the end, or to the point where a stop is asked for."""
         last_save = time.monotonic()
+        clips = sum(len(self.plan.clips_of(block)) for block in self.missing)
         for piece in self.engine.decode(self.work):
             count = piece.shape[1]
             self.codes[:, self.time : self.time + count] = piece
             self.time += count
-            progress.advance(len(self.codes) * count / self.plan.samples)
+            progress.advance(clips * count / self.plan.samples)
             if self.time < self.plan.samples:
                 stop.here(self._save)
                 if time.monotonic() - last_save > SAVE_EVERY:
                     self._save()
                     last_save = time.monotonic()
+        if self.time != self.plan.samples:
+            raise RuntimeError(f"the engine ended at sample {self.time:,}")
         self._finish()
         stop.here(lambda: "every clip begun is complete on disk; run it again to go on")
 
@@ -281,10 +311,9 @@ class _Batch:
     def _save(self) -> str:
         """Keep the codes drawn so far; say so."""
         if self.time > self.saved:
-            for block in self.blocks:
-                if not self.workspace.block(block, self.plan.block_identity(block)).exists():
-                    path = self.workspace.partial(block, self.plan.block_identity(block))
-                    write_array(path, self._rows(block)[:, : self.time])
+            for block in self.missing:
+                path = self.workspace.partial(block, self.plan.block_identity(block))
+                write_array(path, self._rows(block)[:, : self.time])
             self.saved = self.time
         return (
             f"{self.time:,} of {self.plan.samples:,} samples of {len(self.codes)} clips "
@@ -292,12 +321,8 @@ class _Batch:
         )
 
     def _finish(self) -> None:
-        for block in self.blocks:
-            if complete(self.workspace, self.plan, block) is None:
-                write_array(
-                    self.workspace.block(block, self.plan.block_identity(block)), self._rows(block)
-                )
+        for block in self.missing:
+            identity = self.plan.block_identity(block)
+            write_array(self.workspace.block(block, identity), self._rows(block))
             with suppress(OSError):
-                self.workspace.partial(block, self.plan.block_identity(block)).unlink(
-                    missing_ok=True
-                )
+                self.workspace.partial(block, identity).unlink(missing_ok=True)
