@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from nsynth_super import __version__
 from nsynth_super.device import device_settings, offset
-from nsynth_super.files import explained, only_one, sha256, sync, write_json
+from nsynth_super.files import (
+    explained,
+    only_one,
+    sha256,
+    sweep,
+    sync,
+    temporary_beside,
+    write_json,
+)
 from nsynth_super.finishing import finish
 from nsynth_super.grid import Grid
 from nsynth_super.plan import Plan, require
@@ -127,10 +135,7 @@ def _make(
         range(start, min(start + AT_ONCE, len(names))) for start in range(0, len(names), AT_ONCE)
     ]
     total = len(groups) * len(plan.mixes)
-    # Without its manifest nobody takes the pads for a pack while they are being replaced.
-    workspace.manifest.unlink(missing_ok=True)
-    for leftover in workspace.pads.glob(".*.part"):
-        leftover.unlink()
+    _clear(workspace, names)
     progress = Progress("pads", total, "clips", workspace.status("pads"), quiet=quiet)
     with following(progress):
         for group in groups:
@@ -142,6 +147,28 @@ def _make(
                             _write_at(file, sound, offset(row, settings.final_length))
                     progress.advance(1)
                     stop.here(lambda: "no pad was touched that is not whole; run it again")
+
+
+def _clear(workspace: Workspace, names: list[str]) -> None:
+    """Take away what is not to be taken for the pack while its pads are being replaced."""
+    try:
+        for listed in set(_listed(workspace)) - {f"{name}.bin" for name in names}:
+            (workspace.pads / Path(listed).name).unlink(missing_ok=True)
+        # Without its manifest nobody takes the pads for a pack.
+        workspace.manifest.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, workspace.pads) from error
+    sweep(workspace.pads)
+    sweep(workspace.status_folder, workspace.status("pads").name)
+
+
+def _listed(workspace: Workspace) -> list[str]:
+    """Return the file names of the pads that the manifest lists; none without one."""
+    try:
+        pads = json.loads(workspace.manifest.read_text(encoding="utf-8"))["pads"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in pads if isinstance(name, str) and name.endswith(".bin")]
 
 
 def _finished(
@@ -170,9 +197,7 @@ def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
 
     Their space is claimed first, so that a disk that cannot hold them says so at once.
     """
-    temporaries = [
-        path.with_name(f".{path.name[:200]}.{number}.part") for number, path in enumerate(paths)
-    ]
+    temporaries = [temporary_beside(path) for path in paths]
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -195,8 +220,9 @@ def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
     except OSError as error:
         raise explained(error, paths[0].parent) from error
     finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            for temporary in temporaries:
+                temporary.unlink(missing_ok=True)
 
 
 def _claim(descriptor: int, size: int) -> None:
