@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nsynth_super import notes as source_notes
 from nsynth_super.engines import Engine
-from nsynth_super.files import only_one, read_array, write_array, write_json
+from nsynth_super.files import only_one, read_array, sweep, write_array, write_json
 from nsynth_super.notes import Fill, Note
 from nsynth_super.plan import REPLAN, Plan
 from nsynth_super.problems import BadInput, Problem, refuse
@@ -63,6 +63,9 @@ def run(
     refuse(problems)
     busy = f"{workspace.root}: another `prepare` is at work there"
     with only_one(workspace.lock("prepare"), busy), Stop() as stop:
+        sweep(workspace.embeddings)
+        sweep(workspace.root, workspace.plan.name)
+        sweep(workspace.status_folder, workspace.status("prepare").name)
         encoded = _encode(workspace, found, engine, stop, quiet)
         embeddings = {
             f"{instrument}_{pitch}": embedding_hash(
@@ -181,9 +184,7 @@ def _plan(
     if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
         raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
     usable = {
-        identity
-        for identity, row in existing.items()
-        if before is not None and before.samples >= plan.samples and row is not None
+        identity for identity in existing if before is not None and before.samples >= plan.samples
     }
     plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, usable)
     kept = _carry_over(workspace, plan, existing) if usable else 0
@@ -222,7 +223,7 @@ def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
 def _existing(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield each clip that stands complete on disk: its identity, and its (block, row)."""
     for block in range(plan.blocks):
-        if workspace.block(block, plan.block_identity(block)).exists():
+        if _whole(workspace, plan, block) is not None:
             for row, clip in enumerate(plan.clips_of(block)):
                 yield plan.clip_identity(plan.mixes[clip]), (block, row)
 
@@ -237,12 +238,12 @@ def _carry_over(workspace: Workspace, plan: Plan, existing: Mapping[str, tuple[i
         places = [place for place in rows if place is not None]
         if len(places) < len(rows):
             break
-        path = workspace.block(block, plan.block_identity(block))
-        if not path.exists():
+        if _whole(workspace, plan, block) is None:
             codes = [_codes(workspace, before, place) for place in places]
             whole = [row[: plan.samples] for row in codes if row is not None]
             if len(whole) < len(rows):
                 continue
+            path = workspace.block(block, plan.block_identity(block))
             write_array(path, np.stack(whole))
         kept += len(rows)
     return kept
@@ -250,7 +251,11 @@ def _carry_over(workspace: Workspace, plan: Plan, existing: Mapping[str, tuple[i
 
 def _codes(workspace: Workspace, plan: Plan, place: tuple[int, int]) -> NDArray[np.uint8] | None:
     block, row = place
-    array = read_array(workspace.block(block, plan.block_identity(block)), "u1", 2)
-    if array is None or array.shape != (len(plan.clips_of(block)), plan.samples):
-        return None
-    return np.asarray(array[row])
+    codes = _whole(workspace, plan, block)
+    return None if codes is None else np.asarray(codes[row])
+
+
+def _whole(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:
+    codes = read_array(workspace.block(block, plan.block_identity(block)), "u1", 2)
+    shape = (len(plan.clips_of(block)), plan.samples)
+    return codes if codes is not None and codes.shape == shape else None
