@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from nsynth_super.files import replacing
+from nsynth_super.files import write_bytes
 from nsynth_super.finishing import finish
 from nsynth_super.plan import require
 from nsynth_super.settings import SAMPLE_RATE, Settings
@@ -15,7 +16,7 @@ from nsynth_super.stages.generate import complete
 from nsynth_super.wavenet import mulaw
 from nsynth_super.workspace import Workspace, readable_name
 
-_NAME = 120  # characters of a mix's name in a file's
+_NAME = 120  # bytes of a mix's name in a file's
 
 
 def run(workspace: Workspace, settings: Settings, folder: Path, raw: bool = False) -> int:
@@ -43,8 +44,9 @@ def run(workspace: Workspace, settings: Settings, folder: Path, raw: bool = Fals
                 if raw
                 else finish(audio, settings.final_length)
             )
-            name = readable_name(plan.mixes[clip].name)[:_NAME]
-            with replacing(folder / f"{clip:06d}_{name}.wav") as temporary:
-                soundfile.write(temporary, sound, SAMPLE_RATE, "PCM_16", format="WAV")
+            name = readable_name(plan.mixes[clip].name).encode()[:_NAME].decode(errors="ignore")
+            content = BytesIO()
+            soundfile.write(content, sound, SAMPLE_RATE, "PCM_16", format="WAV")
+            write_bytes(folder / f"{clip:06d}_{name}.wav", content.getvalue())
             written += 1
     return written
