@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nsynth_super import __version__
+from nsynth_super.cli_checkpoint import checkpoint
 from nsynth_super.problems import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -377,86 +378,7 @@ def export(obj: dict[str, bool], /, root: Path, folder: Path, raw: bool) -> None
         say(f"export: {written} clips written to {folder}")
 
 
-@cli.group()
-def checkpoint() -> None:
-    """Get, verify, convert or make up the model's weights."""
-
-
-@checkpoint.command()
-@click.option("--url", help="Of a mirror; Magenta's own by default.")
-@click.pass_obj
-def fetch(obj: dict[str, bool], url: str | None) -> None:
-    """Download Magenta's published checkpoint; goes on where it broke off."""
-    from tqdm import tqdm
-
-    from nsynth_super.wavenet import checkpoint as model
-
-    shown = sys.stderr.isatty() and not obj["quiet"]
-    with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not shown) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total or None
-            bar.update(done - bar.n)
-
-        path = model.fetch(url or model.PUBLISHED_URL, progress)
-    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    click.echo(f"{path}: {record['bytes']:,} bytes, sha256 {record['sha256']}")
-
-
-@checkpoint.command()
-@click.argument("path", type=click.Path(path_type=Path), required=False)
-def verify(path: Path | None) -> None:
-    """Verify PATH, or the default checkpoint: names, shapes, types and values."""
-    from nsynth_super.wavenet import checkpoint as model
-    from nsynth_super.wavenet.dimensions import describe
-
-    found = model.find(path)
-    loaded = model.load(found)
-    if found.suffix not in (".safetensors", ".tar"):
-        sizes = (
-            "the published sizes" if model.is_published(found) else "not the published file's sizes"
-        )
-        click.echo(f"{found}: {sizes}")
-    click.echo(
-        f"{loaded.source}: {len(loaded.weights)} variables, all finite; "
-        f"{describe(loaded.dimensions)}\n"
-        f"sha256 of the weights {loaded.sha256}"
-    )
-
-
-@checkpoint.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(dir_okay=False, path_type=Path))
-def convert(source: Path, destination: Path) -> None:
-    """Turn TensorFlow's checkpoint SOURCE into the safetensors file DESTINATION."""
-    from nsynth_super.wavenet import checkpoint as model
-
-    if destination.suffix != ".safetensors":
-        raise BadInput(Problem(str(destination), "is no .safetensors name", "give it that ending"))
-    model.convert(model.find(source), destination)
-    click.echo(f"{destination} written")
-
-
-@checkpoint.command()
-@click.argument("destination", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--width", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--skip-width", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--layers", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--embedding", type=click.IntRange(1), default=16, show_default=True)
-@click.option("--encoder-width", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--encoder-layers", type=click.IntRange(1), default=30, show_default=True)
-def random(destination: Path, seed: int, **sizes: int) -> None:
-    """Write untrained weights to DESTINATION: to try the pipeline, not to hear it."""
-    from nsynth_super.wavenet import checkpoint as model
-    from nsynth_super.wavenet import random as untrained
-    from nsynth_super.wavenet.dimensions import Dimensions, describe
-
-    if destination.suffix != ".safetensors":
-        raise BadInput(Problem(str(destination), "is no .safetensors name", "give it that ending"))
-    dimensions = Dimensions(**sizes)
-    model.save(untrained.weights(dimensions, seed), destination, f"random, seed {seed}")
-    click.echo(f"{destination} written: untrained, {describe(dimensions)}")
+cli.add_command(checkpoint)
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ class Problem:
     level: Literal["error", "warning", "note"] = "error"
 
     def __str__(self) -> str:
-        line = f"{self.where}: {self.what}"
-        return f"{line} -> {self.fix}" if self.fix else line
+        line = f"{self.where}: {self.what}" + (f" -> {self.fix}" if self.fix else "")
+        return " ".join(line.splitlines())
 
     def as_dict(self) -> dict[str, str]:
         """Return the problem as `check --json` prints it."""

@@ -133,7 +133,7 @@ _EXPLANATIONS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
     "too_short": lambda e: ("is empty", "name at least one"),
     "extra_forbidden": lambda e: ("is not a corner", f"the corners are {', '.join(CORNERS)}"),
     "value_error": lambda e: (
-        f"{e['input']!r} {e['ctx']['error']}",
+        f"{e['input']!r:.80} {e['ctx']['error']}",
         "choose another name (letters, digits and - are always safe)",
     ),
 }
@@ -152,7 +152,7 @@ def _explain(error: Mapping[str, Any]) -> Problem:
         "pads": "each corner is a list of instrument names",
     }
     field = str(error["loc"][0]) if error["loc"] else ""
-    return Problem(where, f"cannot be {error['input']!r}", bounds.get(field, error["msg"]))
+    return Problem(where, f"cannot be {error['input']!r:.80}", bounds.get(field, error["msg"]))
 
 
 def _key(loc: tuple[str | int, ...]) -> str:

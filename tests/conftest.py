@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from nsynth_super.wavenet import checkpoint, random
 from nsynth_super.wavenet.dimensions import Dimensions
 from nsynth_super.workspace import Workspace
+
+hypothesis_settings.register_profile(
+    "shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("shared-machine")
 
 SMALL = Dimensions(width=24, skip_width=24, layers=6, encoder_width=8, encoder_layers=6)
 """A receptive field of 128 samples: small enough to run past it many times in a test."""
@@ -44,7 +51,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         and not item.get_closest_marker("gpu")
     ):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, and --no-skips allows that only for a GPU: {report.longrepr}"
+        report.longrepr = f"--no-skips allows a skip only for a GPU: {report.longrepr}"
     return report
 
 

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,16 +21,12 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from nsynth_super.files import replacing, sha256, write_json
+from nsynth_super.files import replacing
 from nsynth_super.problems import BadInput, Problem, refuse
+from nsynth_super.wavenet import magenta_format
 from nsynth_super.wavenet.dimensions import Dimensions, read_off
+from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_NAME, beside
 
-PUBLISHED_NAME = "model.ckpt-200000"
-PUBLISHED_URL = "http://download.magenta.tensorflow.org/models/nsynth/wavenet-ckpt.tar"
-PUBLISHED_BYTES = {".index": 63_671, ".data-00000-of-00001": 986_763_532}
-"""File sizes of the published checkpoint, as reported in 2024 (docs/format.md)."""
-
-_DATA = ".data-00000-of-00001"
 _GET_ONE = (
     "`nsynth-super checkpoint fetch` downloads Magenta's; "
     "`nsynth-super checkpoint random FILE` makes an untrained one to try things out"
@@ -74,11 +66,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NSYNTH_CACHE") or user_cache_path("nsynth-super"))
 
 
+def fetched_path() -> Path:
+    """Return where `checkpoint fetch` puts Magenta's .tar."""
+    return cache_folder() / "wavenet-ckpt.tar"
+
+
 def default_path() -> Path | None:
     """Return the checkpoint to use when none is named: $NSYNTH_CHECKPOINT, or the fetched one."""
     if named := os.environ.get("NSYNTH_CHECKPOINT"):
         return Path(named)
-    fetched = cache_folder() / "wavenet-ckpt.tar"
+    fetched = fetched_path()
     return fetched if fetched.exists() else None
 
 
@@ -102,11 +99,11 @@ def find(path: Path | None) -> Path:
     path = path.expanduser()
     if path.is_dir():
         return _find_in(path)
-    prefix = Path(str(path).removesuffix(".index").removesuffix(_DATA).removesuffix(".meta"))
-    if prefix.with_name(prefix.name + ".index").exists():
-        if not prefix.with_name(prefix.name + _DATA).exists():
+    prefix = Path(str(path).removesuffix(".index").removesuffix(DATA).removesuffix(".meta"))
+    if beside(prefix, INDEX).exists():
+        if not beside(prefix, DATA).exists():
             raise BadInput(
-                Problem(f"{prefix}{_DATA}", "is missing beside its .index", "copy it there too")
+                Problem(f"{prefix}{DATA}", "is missing beside its .index", "copy it there too")
             )
         return prefix
     if path.is_file():
@@ -182,7 +179,7 @@ def save(weights: Mapping[str, NDArray[np.float32]], path: Path, source: str) ->
 
 def converted(found: Path) -> Path:
     """Return the safetensors made of a TensorFlow prefix or .tar; make it if it is not cached."""
-    data = found if found.suffix == ".tar" else found.with_name(found.name + _DATA)
+    data = found if found.suffix == ".tar" else beside(found, DATA)
     stat = data.stat()
     identity = f"{data.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
     name = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -194,137 +191,7 @@ def converted(found: Path) -> Path:
 
 def convert(found: Path, destination: Path) -> Checkpoint:
     """Read a TensorFlow prefix or .tar, verify it, and write it as safetensors."""
-    with _unpacked(found) as prefix:
-        checkpoint = verified(_read_tensorflow(prefix), str(found))
+    with magenta_format.unpacked(found, cache_folder()) as prefix:
+        checkpoint = verified(magenta_format.read(prefix), str(found))
     save(checkpoint.weights, destination, found.name)
     return checkpoint
-
-
-def is_published(prefix: Path) -> bool:
-    """Tell whether both files of a TensorFlow prefix have the published checkpoint's sizes."""
-    return all(
-        (file := prefix.with_name(prefix.name + ending)).exists() and file.stat().st_size == size
-        for ending, size in PUBLISHED_BYTES.items()
-    )
-
-
-@contextmanager
-def _unpacked(found: Path) -> Iterator[Path]:
-    if found.suffix != ".tar":
-        yield found
-        return
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".unpacking-") as folder:
-        yield _unpack(found, Path(folder))
-
-
-def _unpack(archive: Path, folder: Path) -> Path:
-    """Copy the .index and the .data out of a .tar, and nothing else; return their prefix."""
-    prefixes = set()
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                content = tar.extractfile(member)
-                if content is None or not name.endswith((".index", _DATA)):
-                    continue
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file, 1 << 22)
-                prefixes.add(name.removesuffix(".index").removesuffix(_DATA))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise BadInput(
-            Problem(str(archive), f"is no whole .tar ({error})", "download or copy it again")
-        ) from None
-    whole = [
-        p for p in sorted(prefixes) if all((folder / (p + e)).exists() for e in (".index", _DATA))
-    ]
-    if len(whole) != 1:
-        raise BadInput(
-            Problem(str(archive), f"holds {len(whole)} checkpoints, expected one", _GET_ONE)
-        )
-    return folder / whole[0]
-
-
-def _read_tensorflow(prefix: Path) -> dict[str, NDArray[Any]]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise BadInput(
-            Problem(
-                str(prefix),
-                "is TensorFlow's format, and TensorFlow is not installed (it is needed once)",
-                "pip install 'nsynth-super[tensorflow]'",
-            )
-        ) from None
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        dimensions, _ = read_off(shapes)
-        return {name: reader.get_tensor(name) for name in dimensions.shapes() if name in shapes}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise BadInput(
-            Problem(str(prefix), f"cannot be read ({first})", "download or copy it again")
-        ) from None
-
-
-def fetch(url: str, progress: Callable[[int, int], None]) -> Path:
-    """Download Magenta's .tar into the cache, going on where an earlier attempt broke off.
-
-    Parameters
-    ----------
-    url : str
-        Of the .tar.
-    progress : callable
-        Called with (bytes so far, bytes in all; 0 if the server does not say).
-
-    Returns
-    -------
-    Path
-        The .tar. Beside it `wavenet-ckpt.json` records the url and the sha256 of what came.
-
-    Raises
-    ------
-    BadInput
-        If the server does not have it; the partial file stays, for the next attempt.
-    """
-    import requests
-
-    destination = cache_folder() / "wavenet-ckpt.tar"
-    partial = destination.with_name(destination.name + ".part")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    done = partial.stat().st_size if partial.exists() else 0
-    try:
-        headers = {"Range": f"bytes={done}-"} if done else {}
-        with requests.get(url, headers=headers, stream=True, timeout=60) as answer:
-            if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                partial.unlink()
-                return fetch(url, progress)
-            answer.raise_for_status()
-            if answer.status_code != requests.codes.partial_content:
-                done = 0
-            total = done + int(answer.headers.get("Content-Length", 0))
-            with partial.open("ab" if done else "wb") as file:
-                for chunk in answer.iter_content(1 << 20):
-                    file.write(chunk)
-                    done += len(chunk)
-                    progress(done, total)
-    except requests.RequestException as error:
-        raise BadInput(
-            Problem(
-                url,
-                f"the download broke off at {done:,} bytes ({type(error).__name__}: {error})",
-                "run it again to go on, or give a mirror with --url, or copy the .tar by hand "
-                "and name it with --checkpoint",
-            )
-        ) from None
-    if total and done != total:
-        raise BadInput(
-            Problem(url, f"ended at {done:,} of {total:,} bytes", "run it again to go on")
-        )
-    write_json(
-        destination.with_suffix(".json"), {"url": url, "bytes": done, "sha256": sha256(partial)}
-    )
-    os.replace(partial, destination)
-    return destination

@@ -17,7 +17,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.wavenet.dimensions import Dimensions
+from nsynth_super.wavenet.dimensions import PUBLISHED, Dimensions
 
 _BIAS = 0.02  # standard deviation of every bias
 
@@ -32,17 +32,18 @@ _GAINS = {
     "dilatedconv": 1.5,
     "cond_map": 1.0,
     "res": 0.6,
-    "skip": 0.6,  # thirty again
+    "skip": 0.6,  # thirty again; fewer weigh more
     "out1": 1.4,
     "cond_map_out1": 0.4,
     "logits": 1.8,
 }
 
 
-def _gain(name: str) -> float:
+def _gain(name: str, dimensions: Dimensions) -> float:
     layer = name.split("/")[0]
     kind = layer.rstrip("0123456789").rstrip("_") if layer not in _GAINS else layer
-    return _GAINS[kind]
+    fewer = PUBLISHED.layers / dimensions.layers if kind == "skip" else 1.0
+    return _GAINS[kind] * math.sqrt(fewer)
 
 
 def weights(dimensions: Dimensions, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -66,7 +67,7 @@ def weights(dimensions: Dimensions, seed: int) -> dict[str, NDArray[np.float32]]
         if name.endswith("/biases"):
             deviation = _BIAS
         else:
-            deviation = _gain(name) / math.sqrt(shape[1] * shape[2])
+            deviation = _gain(name, dimensions) / math.sqrt(shape[1] * shape[2])
         uniform = generator.random_sample(shape) * 2.0 - 1.0
         out[name] = (uniform * (deviation * math.sqrt(3.0))).astype(np.float32)
     return out

@@ -1,0 +1,117 @@
+"""Magenta's own checkpoint files: recognised, unpacked, read. Once; then they are safetensors.
+
+Reading TensorFlow's format is TensorFlow's job: it is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nsynth_super.problems import BadInput, Problem
+from nsynth_super.wavenet.dimensions import read_off
+
+INDEX, DATA = ".index", ".data-00000-of-00001"
+"""Endings of the two files that a prefix stands for."""
+
+PUBLISHED_NAME = "model.ckpt-200000"
+PUBLISHED_BYTES = {INDEX: 63_671, DATA: 986_763_532}
+"""File sizes of the published checkpoint, as reported in 2024 (docs/format.md)."""
+
+
+def beside(prefix: Path, ending: str) -> Path:
+    """Return one of the files that a prefix stands for."""
+    return prefix.with_name(prefix.name + ending)
+
+
+def is_published(prefix: Path) -> bool:
+    """Tell whether both files of a TensorFlow prefix have the published checkpoint's sizes."""
+    return all(
+        (file := beside(prefix, ending)).exists() and file.stat().st_size == size
+        for ending, size in PUBLISHED_BYTES.items()
+    )
+
+
+@contextmanager
+def unpacked(found: Path, scratch: Path) -> Iterator[Path]:
+    """Give the prefix in a .tar, unpacked under `scratch` for as long as the context lasts.
+
+    A prefix is given as it is.
+
+    Raises
+    ------
+    BadInput
+        If the .tar is cut short, or holds no checkpoint, or several.
+    """
+    if found.suffix != ".tar":
+        yield found
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
+        yield _unpack(found, Path(folder))
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Copy the .index and the .data out of a .tar, and nothing else; return their prefix."""
+    prefixes = set()
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = Path(member.name).name
+                content = tar.extractfile(member)
+                if content is None or not name.endswith((INDEX, DATA)):
+                    continue
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file, 1 << 22)
+                prefixes.add(name.removesuffix(INDEX).removesuffix(DATA))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BadInput(
+            Problem(str(archive), f"is no whole .tar ({error})", "download or copy it again")
+        ) from None
+    whole = [p for p in sorted(prefixes) if all((folder / (p + e)).exists() for e in (INDEX, DATA))]
+    if len(whole) != 1:
+        raise BadInput(
+            Problem(
+                str(archive), f"holds {len(whole)} checkpoints, expected one", "is it Magenta's?"
+            )
+        )
+    return folder / whole[0]
+
+
+def read(prefix: Path) -> dict[str, NDArray[Any]]:
+    """Read the model's variables; the optimizer's and the averages' slots are left behind.
+
+    Raises
+    ------
+    BadInput
+        If TensorFlow is not installed, or cannot read the files.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise BadInput(
+            Problem(
+                str(prefix),
+                "is TensorFlow's format, and TensorFlow is not installed (it is needed once)",
+                "pip install 'nsynth-super[tensorflow]'",
+            )
+        ) from None
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        dimensions, _ = read_off(shapes)
+        return {name: reader.get_tensor(name) for name in dimensions.shapes() if name in shapes}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(
+            Problem(str(prefix), f"cannot be read ({first})", "download or copy it again")
+        ) from None

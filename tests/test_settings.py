@@ -1,0 +1,192 @@
+"""settings.json: what is accepted, and that every problem is named at once with its key."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsynth_super.settings import Settings, inspect, pad_name, read
+
+UPSTREAM: dict[str, Any] = {
+    "pads": {
+        "NW": ["brass", "caridle", "crotales", "electroclav"],
+        "NE": ["fatpoly", "flute", "softpad", "kick"],
+        "SW": ["marimba", "electricpiano", "snare", "steeldrum"],
+        "SE": ["synthbrass", "cleanbass", "uprightbass", "windfx"],
+    },
+    "magenta_dir": "~/magenta",
+    "pitches": [24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76, 80, 84],
+    "resolution": 9,
+    "final_length": 60000,
+    "gpus": 16,
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**deepcopy(UPSTREAM), **changes}
+
+
+def corners(**changes: Any) -> dict[str, Any]:
+    return changed(pads={**deepcopy(UPSTREAM["pads"]), **changes})
+
+
+def lines(raw: dict[str, Any], level: str = "error") -> list[str]:
+    return [str(problem) for problem in inspect(raw)[1] if problem.level == level]
+
+
+def test_the_upstream_settings_are_read_as_they_are():
+    settings, _ = inspect(UPSTREAM)
+    assert settings is not None
+    assert not lines(UPSTREAM)
+    assert not lines(UPSTREAM, "warning")
+    assert settings.seed == 0
+    assert settings.decoded_samples == 64_000
+    assert settings.pad_bytes == 155_520_000
+    assert len(settings.combinations) == 256
+
+
+def test_gpus_and_magenta_dir_are_explained():
+    explained = lines(UPSTREAM, "note")
+    assert len(explained) == 2
+    assert all("not needed" in line for line in explained)
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "says"),
+    [
+        (corners(NW=[]), "pads.NW", "is empty"),
+        (
+            {**UPSTREAM, "pads": {k: v for k, v in UPSTREAM["pads"].items() if k != "SE"}},
+            "pads.SE",
+            "missing",
+        ),
+        (corners(SW=["marimba", "marimba"]), "pads.SW", "2 times"),
+        (corners(SW=["a/b"]), "pads.SW[0]", "cannot store"),
+        (corners(SW=["what?"]), "pads.SW[0]", "cannot store"),
+        (corners(SW=["tab\tbed"]), "pads.SW[0]", "cannot store"),
+        (corners(SW=[" flute"]), "pads.SW[0]", "space"),
+        (corners(SW=[".hidden"]), "pads.SW[0]", "hides"),
+        (corners(SW=["  "]), "pads.SW[0]", "empty"),
+        (corners(SW=[7]), "pads.SW[0]", "7"),
+        (corners(XX=["a"]), "pads.XX", "not a corner"),
+        (corners(NW=["Flute"]), "pads", "capitals"),
+        (corners(NW=["a", "a_b"], NE=["b_c", "c"]), "pads", "would share a_c"),
+        (corners(NW=["x" * 100], NE=["y" * 100], SW=["z" * 60]), "pads", "bytes in its name"),
+        (changed(pitches=[]), "pitches", "is empty"),
+        (changed(pitches=[60, 128]), "pitches[1]", "0 to 127"),
+        (changed(pitches=[-1]), "pitches[0]", "0 to 127"),
+        (changed(pitches=[60, 64, 60]), "pitches", "60 2 times"),
+        (changed(pitches=[60.5]), "pitches[0]", "60.5"),
+        (changed(pitches=["60"]), "pitches[0]", "'60'"),
+        (changed(resolution=12), "resolution", "1 to 11"),
+        (changed(resolution=0), "resolution", "1 to 11"),
+        (changed(final_length=0), "final_length", "1 to 64000"),
+        (changed(final_length=64001), "final_length", "1 to 64000"),
+        (changed(seed=-1), "seed", "whole number"),
+        (changed(resolution=True), "resolution", "True"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(raw: dict[str, Any], key: str, says: str):
+    if says.startswith("would share"):
+        says = "would share a"
+    found = [line for line in lines(raw) if line.startswith(f"settings.json {key}:")]
+    assert any(says in line for line in found), lines(raw)
+    assert inspect(raw)[0] is None
+
+
+def test_every_problem_is_named_at_once():
+    raw = {
+        "pads": {"NW": [], "NE": ["a", "a"], "SW": ["b"]},
+        "pitches": [60, 60, 200],
+        "resolution": 99,
+    }
+    found = "\n".join(lines(raw))
+    for key in ("pads.NW", "pads.NE", "pads.SE", "pitches:", "pitches[2]", "resolution"):
+        assert f"settings.json {key}" in found
+
+
+@pytest.mark.parametrize(
+    ("count", "warned"), [(1, 0), (2, 0), (3, 1), (4, 0), (5, 1), (6, 1), (8, 0)]
+)
+def test_a_list_that_confuses_the_devices_encoder_is_a_warning(count: int, warned: int):
+    raw = corners(NW=[f"i{n}" for n in range(count)])
+    assert len(lines(raw, "warning")) == warned
+    assert inspect(raw)[0] is not None
+
+
+def test_an_unknown_key_is_a_warning_that_guesses():
+    assert "did you mean resolution?" in lines(changed(resolutoin=9), "warning")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "line 1, column 2"),
+        ("[]", "no JSON object"),
+        ('{"resolution": 9, "resolution": 5}', "stands there twice"),
+        ("\xff", "no JSON text"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_one_line(tmp_path: Path, text: str, says: str):
+    path = tmp_path / "settings.json"
+    path.write_bytes(text.encode("latin-1"))
+    settings, problems = read(path)
+    assert settings is None
+    assert says in str(problems[0])
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path):
+    path = tmp_path / "settings.json"
+    path.write_text("\ufeff" + json.dumps(UPSTREAM), encoding="utf-8")
+    assert read(path)[0] is not None
+
+
+def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path):
+    assert "nsynth-super new" in str(read(tmp_path / "settings.json")[1][0])
+
+
+def test_a_given_seed_takes_the_place_of_the_files(tmp_path: Path):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(changed(seed=4)), encoding="utf-8")
+    settings = read(path, seed=7)[0]
+    assert settings is not None
+    assert settings.seed == 7
+
+
+def test_sixty_four_thousand_samples_never_ask_for_more_than_the_four_seconds():
+    assert inspect(changed(final_length=64000))[0].decoded_samples == 64_000  # type: ignore[union-attr]
+    assert inspect(changed(final_length=300))[0].decoded_samples == 4_300  # type: ignore[union-attr]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+keys = st.sampled_from([*Settings.model_fields, "pads", "NW"])
+
+
+@given(st.dictionaries(keys, anything))
+def test_no_json_object_whatever_breaks_the_check(raw: dict[str, Any]):
+    settings, problems = inspect(raw)
+    assert (settings is None) == any(problem.level == "error" for problem in problems)
+    assert all(len(str(problem).splitlines()) == 1 for problem in problems)
+
+
+names = st.text(st.characters(categories=["L", "N"], max_codepoint=0x2FF), min_size=1, max_size=8)
+
+
+@given(st.lists(st.lists(names, min_size=1, max_size=3, unique=True), min_size=4, max_size=4))
+def test_accepted_names_give_every_combination_a_file_of_its_own(lists: list[list[str]]):
+    raw = changed(pads=dict(zip(("NW", "NE", "SW", "SE"), lists, strict=True)))
+    settings, _ = inspect(raw)
+    if settings is None:
+        return
+    files = {pad_name(combination).casefold() for combination in settings.combinations}
+    assert len(files) == len(settings.combinations)
