@@ -5,6 +5,7 @@ One engine so far: `torch`, ours. `Engine` is the wall that others are put behin
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ from nsynth_super.wavenet.dimensions import HOP, Dimensions
 CHUNK_SECONDS = 0.25
 """An engine yields about this often, so that whoever asks it to stop need not wait."""
 
+# Threads that spin while they wait make a step a hundred times slower as soon as another program
+# wants the same core. OpenMP reads this once, when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_WORTH_SHARING = 128  # width; a narrower model's products are too small for several threads
 _UNIFORMS_AT_ONCE = 1024  # times; costs little memory and keeps the per-call cost small
 
 
@@ -90,7 +96,7 @@ class TorchEngine:
     checkpoint : Checkpoint
         The weights.
     threads : int or None
-        Of the CPU; None leaves it to PyTorch (one for each core).
+        Of the CPU; None leaves it to PyTorch (one for each core), or is one for a small model.
     """
 
     name = "torch"
@@ -98,7 +104,9 @@ class TorchEngine:
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         import torch
 
-        if threads:
+        if threads is None and checkpoint.dimensions.width < _WORTH_SHARING:
+            threads = 1
+        if threads is not None:
             torch.set_num_threads(threads)
         self._checkpoint = checkpoint
         self._weights = {name: torch.from_numpy(w) for name, w in checkpoint.weights.items()}

@@ -16,6 +16,7 @@ import soundfile
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+import nsynth_super.engines
 from nsynth_super.wavenet import checkpoint, random
 from nsynth_super.wavenet.dimensions import Dimensions
 from nsynth_super.workspace import Workspace
