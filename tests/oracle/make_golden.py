@@ -7,7 +7,7 @@ Magenta is given untrained weights of the published size, encodes four notes of 
 decodes one of them, drawing from given uniforms and hearing what it drew, past the decoder's
 receptive field. Takes about ten minutes on two cores. The file holds
 
-    seed                 of the weights (`wavenet.random`) and of the uniforms
+    seed, weights_sha256 of the weights (`wavenet.random`); the uniforms have the seed too
     magenta, tensorflow, numpy, python, made_by    what computed
     notes, notes_sha256  their names, and the hash of all of their samples
     first_amplitude      [256]: the lowest 16-bit amplitude, in 1/32768, of each code
@@ -103,12 +103,12 @@ def main() -> None:
         sys.exit("the real Magenta is not here: run tests/oracle/setup first")
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
-        checkpoint.save(
-            random.weights(PUBLISHED, args.seed), weights, "tests/oracle/make_golden.py"
-        )
+        given = random.weights(PUBLISHED, args.seed)
+        checkpoint.save(given, weights, f"random, seed {args.seed}")
         oracle = Oracle(magenta, Path(folder) / "model.ckpt")
         oracle.save_checkpoint(weights, slots=False)
         arrays = golden(oracle, args.seed, args.samples)
+        arrays["weights_sha256"] = checkpoint.verified(given, "random").sha256
     args.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(args.output, **arrays)
     print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)

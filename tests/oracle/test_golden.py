@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracle import GOLDEN, NOTES, read_notes
 
-from nsynth_super.wavenet import mulaw, random
+from nsynth_super.wavenet import checkpoint, mulaw, random
 from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.decoder import Decoder
 from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
@@ -28,7 +28,11 @@ def golden():
 
 @pytest.fixture(scope="module")
 def weights(golden):
-    return agreement.tensors(random.weights(PUBLISHED, int(golden["seed"])))
+    weights = random.weights(PUBLISHED, int(golden["seed"]))
+    assert checkpoint.verified(weights, "random").sha256 == golden["weights_sha256"], (
+        "the untrained weights are others than when the golden file was made"
+    )
+    return agreement.tensors(weights)
 
 
 @pytest.fixture(scope="module")

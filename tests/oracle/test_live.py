@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import agreement
@@ -10,7 +11,7 @@ import pytest
 import torch
 from oracle import Oracle, python, read_notes
 
-from nsynth_super.wavenet import checkpoint, mulaw, random
+from nsynth_super.wavenet import checkpoint, magenta_format, mulaw, random
 from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
 from nsynth_super.wavenet.encoder import encode
@@ -35,9 +36,10 @@ def magenta(weights, tmp_path_factory):
     """The real Magenta, with a checkpoint as training leaves it."""
     folder = tmp_path_factory.mktemp("magenta")
     checkpoint.save(weights, folder / "weights.safetensors", f"random, seed {SEED}")
-    oracle = Oracle(python(), folder / checkpoint.PUBLISHED_NAME)
+    oracle = Oracle(python(), folder / magenta_format.PUBLISHED_NAME)
     oracle.save_checkpoint(folder / "weights.safetensors", slots=True)
-    return oracle
+    yield oracle
+    shutil.rmtree(folder)  # pytest would keep the gigabyte
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +66,12 @@ def decoded(magenta, embeddings, weights):
 
 
 def test_a_training_checkpoint_has_the_published_ones_size_to_the_byte(magenta):
-    assert checkpoint.is_published(magenta.prefix)
+    assert magenta_format.is_published(magenta.prefix)
 
 
-def test_a_training_checkpoint_is_converted_bit_for_bit(magenta, weights, monkeypatch, tmp_path):
+def test_a_training_checkpoint_is_converted_bit_for_bit(magenta, weights, monkeypatch):
     pytest.importorskip("tensorflow", reason="needs the extra: pip install -e '.[tensorflow]'")
-    monkeypatch.setenv("NSYNTH_CACHE", str(tmp_path))
+    monkeypatch.setenv("NSYNTH_CACHE", str(magenta.prefix.with_name("cache")))
     converted = checkpoint.load(magenta.prefix)
     assert converted.dimensions == PUBLISHED
     assert set(converted.weights) == set(weights), "the optimizer's slots stay behind"
