@@ -1,0 +1,267 @@
+"""The model's weights: found, verified, converted, downloaded."""
+
+from __future__ import annotations
+
+import http.server
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nsynth_super.problems import BadInput
+from nsynth_super.wavenet import checkpoint, download, magenta_format, random
+from nsynth_super.wavenet.checkpoint import load, save, verified
+from tests.conftest import SMALL
+
+WEIGHTS = random.weights(SMALL, 5)
+
+
+@pytest.fixture(scope="module")
+def tensorflow_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TensorFlow checkpoint with what training leaves in one: slots, averages, a step."""
+    tf = pytest.importorskip(
+        "tensorflow", reason="reading TensorFlow's format needs the extra 'tensorflow'"
+    )
+    v1 = tf.compat.v1
+    prefix = tmp_path_factory.mktemp("tf") / "wavenet-ckpt" / magenta_format.PUBLISHED_NAME
+    prefix.parent.mkdir()
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, array in WEIGHTS.items():
+            for suffix in ("", "/ExponentialMovingAverage", "/Adam", "/Adam_1"):
+                v1.get_variable(name + suffix, initializer=array * (2.0 if suffix else 1.0))
+        v1.get_variable("global_step", initializer=np.int64(200_000))
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(prefix), write_meta_graph=False)
+    return prefix
+
+
+def packed(prefix: Path, destination: Path, *names: str) -> Path:
+    with tarfile.open(destination, "w") as tar:
+        for name in names or (".index", ".data-00000-of-00001"):
+            file = prefix.with_name(prefix.name + name)
+            tar.add(file, f"wavenet-ckpt/{file.name}")
+    return destination
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path):
+    save(WEIGHTS, tmp_path / "a.safetensors", "test")
+    loaded = load(tmp_path / "a.safetensors")
+    assert loaded.dimensions == SMALL
+    for name, array in WEIGHTS.items():
+        np.testing.assert_array_equal(loaded.weights[name], array)
+
+
+def test_the_hash_is_of_the_numbers_and_not_of_the_file(tmp_path: Path):
+    save(WEIGHTS, tmp_path / "a.safetensors", "one source")
+    save(dict(reversed(WEIGHTS.items())), tmp_path / "b.safetensors", "another source")
+    hashes = {load(tmp_path / f"{name}.safetensors").sha256 for name in "ab"}
+    assert len(hashes) == 1
+    other = {**WEIGHTS, "logits/biases": WEIGHTS["logits/biases"] + 1}
+    assert verified(other, "x").sha256 not in hashes
+
+
+@pytest.mark.parametrize(
+    "form", ["prefix", "index", "data", "folder", "tar", "folder of a tar", "parent"]
+)
+def test_a_tensorflow_checkpoint_is_read_however_it_is_named(
+    tensorflow_prefix: Path, tmp_path: Path, form: str
+):
+    tar = packed(tensorflow_prefix, tmp_path / "wavenet-ckpt.tar")
+    path = {
+        "prefix": tensorflow_prefix,
+        "index": Path(f"{tensorflow_prefix}.index"),
+        "data": Path(f"{tensorflow_prefix}.data-00000-of-00001"),
+        "folder": tensorflow_prefix.parent,
+        "parent": tensorflow_prefix.parent.parent,
+        "tar": tar,
+        "folder of a tar": tar.parent,
+    }[form]
+    loaded = load(path)
+    assert loaded.dimensions == SMALL
+    assert loaded.sha256 == verified(WEIGHTS, "original").sha256
+
+
+def test_a_checkpoint_is_converted_once(
+    tensorflow_prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NSYNTH_CACHE", str(tmp_path))
+    load(tensorflow_prefix)
+    monkeypatch.setattr(magenta_format, "read", lambda prefix: pytest.fail("read again"))
+    load(tensorflow_prefix)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_slots_are_left_behind(tensorflow_prefix: Path):
+    assert set(magenta_format.read(tensorflow_prefix)) == set(SMALL.shapes())
+
+
+def test_a_truncated_tensorflow_file_is_one_line(tensorflow_prefix: Path, tmp_path: Path):
+    for ending in (".index", ".data-00000-of-00001"):
+        source = Path(f"{tensorflow_prefix}{ending}")
+        content = source.read_bytes()
+        (tmp_path / source.name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadInput) as bad:
+        load(tmp_path)
+    assert len(str(bad.value).splitlines()) == 1
+
+
+def test_a_truncated_tar_is_one_line(tensorflow_prefix: Path, tmp_path: Path):
+    tar = packed(tensorflow_prefix, tmp_path / "a.tar")
+    tar.write_bytes(tar.read_bytes()[:5000])
+    with pytest.raises(BadInput, match=r"no whole \.tar"):
+        load(tar)
+
+
+def test_without_tensorflow_the_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for ending in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"model.ckpt-200000{ending}").write_bytes(b"x")
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    with pytest.raises(BadInput, match=r"pip install 'nsynth-super\[tensorflow\]'"):
+        load(tmp_path)
+
+
+def test_the_published_files_are_recognised_by_their_sizes(tmp_path: Path):
+    prefix = tmp_path / "model.ckpt-200000"
+    for ending, size in magenta_format.PUBLISHED_BYTES.items():
+        with Path(f"{prefix}{ending}").open("wb") as file:
+            file.truncate(size)
+    assert magenta_format.is_published(prefix)
+    with Path(f"{prefix}.index").open("ab") as file:
+        file.write(b"x")
+    assert not magenta_format.is_published(prefix)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"res_1/W": None}, "res_1/W: is missing"),
+        ({"res_1/W": np.zeros((1, 1, 5, 5), np.float32)}, "has shape [1, 1, 5, 5]"),
+        ({"res_1/W": WEIGHTS["res_1/W"].astype(np.float64)}, "is float64"),
+        ({"res_1/W": WEIGHTS["res_1/W"] * np.nan}, "not finite"),
+    ],
+)
+def test_what_is_wrong_with_a_variable_is_named(change: dict[str, Any], says: str):
+    weights = {k: v for k, v in {**WEIGHTS, **change}.items() if v is not None}
+    with pytest.raises(BadInput) as bad:
+        verified(weights, "x")
+    assert says in str(bad.value)
+
+
+def test_a_checkpoint_of_something_else_is_not_a_page_of_lines():
+    with pytest.raises(BadInput) as bad:
+        verified({"foo/W": np.zeros(3, np.float32)}, "x")
+    assert len(bad.value.problems) == 9
+
+
+def test_a_truncated_safetensors_is_one_line(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    save(WEIGHTS, path, "test")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="no whole safetensors"):
+        load(path)
+
+
+def test_no_checkpoint_at_all_says_how_to_get_one():
+    with pytest.raises(BadInput, match="checkpoint fetch"):
+        load(None)
+
+
+def test_several_checkpoints_in_a_folder_are_listed(tmp_path: Path):
+    for name in "ab":
+        save(WEIGHTS, tmp_path / f"{name}.safetensors", "test")
+    with pytest.raises(BadInput, match=r"a\.safetensors, b\.safetensors"):
+        load(tmp_path)
+
+
+class _Mirror(http.server.BaseHTTPRequestHandler):
+    content = bytes(np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8))
+    break_after: int | None = None
+    ranges = True
+    asked: list[str | None] = []  # noqa: RUF012 - one server at a time
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        type(self).asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
+        if self.path == "/none":
+            self.send_error(404)
+            return
+        if start >= len(self.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(self.content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if wanted and self.ranges else 200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.end_headers()
+        end = start + self.break_after if self.break_after else None
+        self.wfile.write(self.content[start:end])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Mirror)
+    _Mirror.break_after, _Mirror.ranges, _Mirror.asked = None, True, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_goes_on_where_it_broke_off(mirror: str, tmp_path: Path):
+    destination = tmp_path / "wavenet-ckpt.tar"
+    _Mirror.break_after = 1_200_000
+    with pytest.raises(BadInput, match=r"broke off at 1,\d{3},\d{3} bytes"):
+        download.fetch(f"{mirror}/x", destination, lambda done, total: None)
+    assert not destination.exists()
+    safe = destination.with_name("wavenet-ckpt.tar.part").stat().st_size
+    _Mirror.break_after = None
+    seen: list[tuple[int, int]] = []
+    download.fetch(f"{mirror}/x", destination, lambda done, total: seen.append((done, total)))
+    assert destination.read_bytes() == _Mirror.content
+    assert _Mirror.asked[-1] == f"bytes={safe}-"
+    assert seen[-1] == (3_000_000, 3_000_000)
+    record = destination.with_suffix(".json").read_text()
+    assert "sha256" in record
+    assert mirror in record
+
+
+def test_a_server_without_ranges_starts_from_the_beginning(mirror: str, tmp_path: Path):
+    destination = tmp_path / "wavenet-ckpt.tar"
+    destination.with_name("wavenet-ckpt.tar.part").write_bytes(b"old" * 1000)
+    _Mirror.ranges = False
+    download.fetch(f"{mirror}/x", destination, lambda done, total: None)
+    assert destination.read_bytes() == _Mirror.content
+
+
+def test_a_download_that_was_whole_before_its_rename_is_not_repeated(mirror: str, tmp_path: Path):
+    destination = tmp_path / "wavenet-ckpt.tar"
+    destination.with_name("wavenet-ckpt.tar.part").write_bytes(_Mirror.content)
+    download.fetch(f"{mirror}/x", destination, lambda done, total: None)
+    assert destination.read_bytes() == _Mirror.content
+    assert len(_Mirror.asked) == 1
+
+
+def test_what_the_server_does_not_have_names_the_mirror_option(mirror: str, tmp_path: Path):
+    with pytest.raises(BadInput, match=r"404.*--url"):
+        download.fetch(f"{mirror}/none", tmp_path / "a.tar", lambda done, total: None)
+
+
+def test_the_fetched_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("NSYNTH_CACHE", str(tmp_path))
+    assert checkpoint.default_path() is None
+    checkpoint.fetched_path().write_bytes(b"")
+    assert checkpoint.default_path() == tmp_path / "wavenet-ckpt.tar"
+    monkeypatch.setenv("NSYNTH_CHECKPOINT", "/elsewhere")
+    assert checkpoint.default_path() == Path("/elsewhere")
