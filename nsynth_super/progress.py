@@ -89,15 +89,9 @@ class Progress:
         self._quiet = quiet
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet:
-            bar = "{desc}: {percentage:3.0f}% |{bar}| {n:.1f}/{total:g} {unit} · {postfix} left"
+            bar = "{desc}: {percentage:3.0f}% |{bar}| {n:.1f}/{total:g} {unit}"
             self._bar = tqdm(
-                total=total,
-                initial=done,
-                desc=stage,
-                unit=unit,
-                bar_format=bar,
-                leave=False,
-                postfix="?",
+                total=total, initial=done, desc=stage, unit=unit, bar_format=bar, leave=False
             )
         self.write_status("running")
 
@@ -116,8 +110,8 @@ class Progress:
         self.done = min(self.done + by, self.total)
         now = time.monotonic()
         if self._bar is not None:
-            left = self.left
-            self._bar.set_postfix_str(duration(left) if left is not None else "?", refresh=False)
+            left = "?" if self.left is None else duration(self.left)
+            self._bar.unit = f"{self.unit} · {left} left"
             self._bar.update(self.done - self._bar.n)
         elif not self._quiet and now >= self._next_line():
             self.line()

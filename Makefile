@@ -1,0 +1,62 @@
+# make demo   sets up, makes a small pack from the bundled notes, says what to do next
+# make test   sets up and runs the tests
+# make lint   ruff, mypy, shellcheck
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+DEMO ?= demo
+
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt $(PIP_ARGS)
+SCRIPTS := .ci/run tests/oracle/setup
+
+.PHONY: setup demo test lint clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.installed
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed; name yours: make PYTHON=python3.12 …"; exit 1; }
+	@echo "Setting up in .venv (PyTorch is large: minutes, the first time) …"
+	@$(PYTHON) -m venv .venv || { echo "Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+.venv/.installed: .venv/.made pyproject.toml requirements/constraints.txt
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	@$(INSTALL) -e '.[test]'
+	@touch $@
+
+.venv/.installed-lint: .venv/.installed
+	@$(INSTALL) -e '.[lint,test]'
+	@touch $@
+
+demo: setup
+	@rm -rf $(DEMO) && mkdir -p $(DEMO) && cp -r examples/settings.json examples/audio_input $(DEMO)/
+	@$(BIN)/nsynth-super checkpoint random $(DEMO)/untrained.safetensors \
+	  --width 32 --skip-width 32 --encoder-width 16
+	@$(BIN)/nsynth-super check -w $(DEMO) --checkpoint $(DEMO)/untrained.safetensors
+	@$(BIN)/nsynth-super run -w $(DEMO) --checkpoint $(DEMO)/untrained.safetensors
+	@$(BIN)/nsynth-super -q export -w $(DEMO) $(DEMO)/wav
+	@echo
+	@echo "Made: $(DEMO)/pads_output/ — one pad of 75 sounds, the device's settings.json, a manifest"
+	@echo "      $(DEMO)/wav/ — the same sounds as WAV. The model is small and untrained: they hiss."
+	@echo "Next: your own sounds, with Magenta's model:"
+	@echo "      $(BIN)/nsynth-super checkpoint fetch"
+	@echo "      $(BIN)/nsynth-super new my-pack"
+
+test: .venv/.installed-test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.installed-lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo "shellcheck is not here: skipped"; fi
+
+clean:
+	rm -rf .venv .oracle $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
