@@ -245,7 +245,7 @@ def test_a_log_gets_plain_lines_and_a_terminal_a_bar(
         shown += piece
     assert process.wait() == 0
     assert b"\r" in shown
-    assert b"%|" in shown
+    assert b"% |" in shown
     assert b"left" in shown
 
     for path in workspace.clips.iterdir():
