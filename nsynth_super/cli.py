@@ -36,7 +36,7 @@ class _Shard(click.ParamType[Any]):
     name = "I/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from nsynth_super.stages.generate import Shard
+        from nsynth_super.plan import Shard
 
         try:
             return value if isinstance(value, Shard) else Shard.parse(value)

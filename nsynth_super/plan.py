@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,11 @@ class Plan:
 
     @classmethod
     def of(
-        cls, settings: Settings, checkpoint: str, embeddings: Mapping[str, str], first: set[str]
+        cls,
+        settings: Settings,
+        checkpoint: str,
+        embeddings: Mapping[str, str],
+        drawn: Mapping[str, int],
     ) -> Plan:
         """Plan a pack.
 
@@ -67,8 +72,9 @@ class Plan:
             The weights' sha256.
         embeddings : mapping of str to str
             sha256 of each embedding.
-        first : set of str
-            Identities of clips that exist already; they come first, so that they fill blocks.
+        drawn : mapping of str to int
+            How many samples are there already of which clips, by their identity; those with the
+            most come first, so that they fill blocks.
         """
         plan = cls(
             settings.shaping(),
@@ -77,8 +83,10 @@ class Plan:
             dict(embeddings),
             Grid.of(settings).mixes,
         )
-        if first:
-            plan.mixes.sort(key=lambda mix: plan.clip_identity(mix) not in first)
+        if drawn:
+            plan.mixes.sort(
+                key=lambda mix: -min(drawn.get(plan.clip_identity(mix), 0), plan.samples)
+            )
         return plan
 
     @property
@@ -169,6 +177,44 @@ class Plan:
     def differences(self, settings: Settings) -> list[str]:
         """Say how `settings` differ from those that the plan was made for, a line each."""
         return list(_differences("", dict(self.shaping), settings.shaping()))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` of `count`: a contiguous run of blocks.
+
+    Parameters
+    ----------
+    index : int
+        From 0, as job schedulers count.
+    count : int
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `I/N`, with I from 0 to N - 1.
+
+        Raises
+        ------
+        ValueError
+            If it is not that.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or int(match[1]) >= int(match[2]):
+            raise ValueError(f"{text!r} is no shard: give I/N with I from 0 to N-1, such as 0/8")
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def name(self) -> str:
+        """How files call it."""
+        return f"{self.index}-of-{self.count}"
+
+    def blocks(self, total: int) -> range:
+        """Return its share of `total` blocks."""
+        return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
 
 def _differences(key: str, then: Any, now: Any) -> Iterator[str]:

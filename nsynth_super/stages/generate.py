@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nsynth_super.engines import Engine, Work
 from nsynth_super.files import only_one, read_array, sweep, write_array
-from nsynth_super.plan import BLOCK, REPLAN, Plan, encoding, require
+from nsynth_super.plan import BLOCK, REPLAN, Plan, Shard, encoding, require
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.progress import Progress, Stop, following, say
 from nsynth_super.settings import Settings
@@ -27,44 +27,6 @@ from nsynth_super.workspace import Workspace
 
 SAVE_EVERY = 60.0
 """Seconds of work that a kill can cost at most."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` of `count`: a contiguous run of blocks.
-
-    Parameters
-    ----------
-    index : int
-        From 0, as job schedulers count.
-    count : int
-    """
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read `I/N`, with I from 0 to N - 1.
-
-        Raises
-        ------
-        ValueError
-            If it is not that.
-        """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or int(match[1]) >= int(match[2]):
-            raise ValueError(f"{text!r} is no shard: give I/N with I from 0 to N-1, such as 0/8")
-        return cls(int(match[1]), int(match[2]))
-
-    @property
-    def name(self) -> str:
-        """How files call it."""
-        return f"{self.index}-of-{self.count}"
-
-    def blocks(self, total: int) -> range:
-        """Return its share of `total` blocks."""
-        return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
 
 @dataclass(frozen=True)

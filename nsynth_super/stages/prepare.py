@@ -177,17 +177,16 @@ def _plan(
             raise
         say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
         before = None
-    existing = dict(_existing(workspace, before)) if before else {}
-    plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, set())
+    plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, {})
     if before is not None and _same_work(before, plan):
         return Prepared(before, encoded, 0, changed=False)
     if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
         raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
-    usable = {
-        identity for identity in existing if before is not None and before.samples >= plan.samples
-    }
-    plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, usable)
-    kept = _carry_over(workspace, plan, existing) if usable else 0
+    kept = 0
+    if before is not None and (drawn := dict(_drawn(workspace, before))):
+        lengths = {identity: len(codes) for identity, codes in drawn.items()}
+        plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, lengths)
+        kept = _carry_over(workspace, plan, drawn)
     plan.write(workspace.plan)
     return Prepared(plan, encoded, kept, changed=True)
 
@@ -220,42 +219,41 @@ def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
     return f"is for something else: {'; '.join(changed) or 'another version of this program'}"
 
 
-def _existing(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield each clip that stands complete on disk: its identity, and its (block, row)."""
+def _drawn(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield the identity and the codes of every clip that has some on disk, whole or begun."""
     for block in range(plan.blocks):
-        if _whole(workspace, plan, block) is not None:
-            for row, clip in enumerate(plan.clips_of(block)):
-                yield plan.clip_identity(plan.mixes[clip]), (block, row)
+        codes = _codes(workspace, plan, block)
+        if codes is not None:
+            for clip, row in zip(plan.clips_of(block), codes, strict=True):
+                yield plan.clip_identity(plan.mixes[clip]), row
 
 
-def _carry_over(workspace: Workspace, plan: Plan, existing: Mapping[str, tuple[int, int]]) -> int:
-    """Write the blocks of `plan` all of whose clips exist; return how many clips that keeps."""
-    before = Plan.read(workspace.plan)
-    assert before is not None
+def _carry_over(workspace: Workspace, plan: Plan, drawn: Mapping[str, NDArray[np.uint8]]) -> int:
+    """Write the blocks of `plan` whose every clip has codes; return how many clips are whole."""
     kept = 0
     for block in range(plan.blocks):
-        rows = [existing.get(plan.clip_identity(plan.mixes[clip])) for clip in plan.clips_of(block)]
-        places = [place for place in rows if place is not None]
-        if len(places) < len(rows):
+        clips = [plan.clip_identity(plan.mixes[clip]) for clip in plan.clips_of(block)]
+        rows = [drawn[clip] for clip in clips if clip in drawn]
+        if len(rows) < len(clips):
             break
-        if _whole(workspace, plan, block) is None:
-            codes = [_codes(workspace, before, place) for place in places]
-            whole = [row[: plan.samples] for row in codes if row is not None]
-            if len(whole) < len(rows):
-                continue
-            path = workspace.block(block, plan.block_identity(block))
-            write_array(path, np.stack(whole))
-        kept += len(rows)
+        samples = min(plan.samples, *map(len, rows))
+        there = _codes(workspace, plan, block)
+        if there is None or there.shape[1] < samples:
+            path = workspace.block if samples == plan.samples else workspace.partial
+            codes = np.stack([row[:samples] for row in rows])
+            write_array(path(block, plan.block_identity(block)), codes)
+        if samples == plan.samples:
+            kept += len(clips)
     return kept
 
 
-def _codes(workspace: Workspace, plan: Plan, place: tuple[int, int]) -> NDArray[np.uint8] | None:
-    block, row = place
-    codes = _whole(workspace, plan, block)
-    return None if codes is None else np.asarray(codes[row])
-
-
-def _whole(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:
-    codes = read_array(workspace.block(block, plan.block_identity(block)), "u1", 2)
-    shape = (len(plan.clips_of(block)), plan.samples)
-    return codes if codes is not None and codes.shape == shape else None
+def _codes(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:
+    """Map the codes of a block, whole or begun, `[clips, samples so far]`; None if it has none."""
+    clips = len(plan.clips_of(block))
+    whole = read_array(workspace.block(block, plan.block_identity(block)), "u1", 2)
+    if whole is not None and whole.shape == (clips, plan.samples):
+        return whole
+    begun = read_array(workspace.partial(block, plan.block_identity(block)), "u1", 2)
+    if begun is not None and len(begun) == clips and 0 < begun.shape[1] <= plan.samples:
+        return begun
+    return None
