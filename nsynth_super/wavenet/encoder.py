@@ -34,14 +34,18 @@ def encode(weights: Mapping[str, Tensor], dimensions: Dimensions, codes: Tensor)
     """
 
     def convolution(name: str, x: Tensor, spacing: int = 1) -> Tensor:
-        kernel = weights[f"{name}/W"][0].permute(2, 1, 0)  # [taps, in, out] -> [out, in, taps]
-        reach = spacing * (kernel.shape[2] // 2)
-        return F.conv1d(x, kernel, weights[f"{name}/biases"], padding=reach, dilation=spacing)
+        taps = weights[f"{name}/W"][0]
+        reach = spacing * (len(taps) // 2)
+        padded = F.pad(x, (0, 0, reach, reach))
+        y = weights[f"{name}/biases"] + padded[:, : x.shape[1]] @ taps[0]
+        for k, tap in enumerate(taps[1:], start=1):
+            y += padded[:, k * spacing : k * spacing + x.shape[1]] @ tap
+        return y
 
     dtype = weights["ae_startconv/W"].dtype
-    en = convolution("ae_startconv", ((codes.to(dtype) - ZERO) / ZERO)[:, None, :])
+    en = convolution("ae_startconv", ((codes.to(dtype) - ZERO) / ZERO)[:, :, None])
     for i in range(1, dimensions.encoder_layers + 1):
         d = convolution(f"ae_dilatedconv_{i}", torch.relu(en), dilation(i - 1))
         en = en + convolution(f"ae_res_{i}", torch.relu(d))
     en = convolution("ae_bottleneck", en)
-    return F.avg_pool1d(en, HOP).transpose(1, 2).contiguous()
+    return en.unflatten(1, (-1, HOP)).mean(dim=2)
