@@ -48,7 +48,7 @@ def verify(path: Path | None) -> None:
 
     found = model.find(path)
     loaded = model.load(found)
-    if found.suffix not in (".safetensors", ".tar"):
+    if found.suffix != ".safetensors":
         sizes = "the published sizes" if is_published(found) else "not the published file's sizes"
         click.echo(f"{found}: {sizes}")
     click.echo(

@@ -127,12 +127,25 @@ def test_without_tensorflow_the_line_says_what_to_install(
         load(tmp_path)
 
 
+def _hollow_tar(path: Path) -> Path:
+    """A .tar of the published sizes that takes no space."""
+    with path.open("wb") as file:
+        for ending, size in magenta_format.PUBLISHED_BYTES.items():
+            member = tarfile.TarInfo(f"wavenet-ckpt/model.ckpt-200000{ending}")
+            member.size = size
+            file.write(member.tobuf())
+            file.seek(-(-size // 512) * 512, 1)
+        file.write(bytes(1024))
+    return path
+
+
 def test_the_published_files_are_recognised_by_their_sizes(tmp_path: Path):
     prefix = tmp_path / "model.ckpt-200000"
     for ending, size in magenta_format.PUBLISHED_BYTES.items():
         with Path(f"{prefix}{ending}").open("wb") as file:
             file.truncate(size)
     assert magenta_format.is_published(prefix)
+    assert magenta_format.is_published(_hollow_tar(tmp_path / "wavenet-ckpt.tar"))
     with Path(f"{prefix}.index").open("ab") as file:
         file.write(b"x")
     assert not magenta_format.is_published(prefix)

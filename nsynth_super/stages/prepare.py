@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,9 @@ def run(
             )
             for instrument, pitch in (note.name for note in found)
         }
-        return _plan(workspace, settings, engine, embeddings, encoded, replan)
+        prepared = _plan(workspace, settings, engine, embeddings, encoded, replan)
+        _forget_begun(workspace, prepared.plan)
+        return prepared
 
 
 def embedding_hash(embedding: NDArray[np.float32]) -> str:
@@ -245,6 +248,14 @@ def _carry_over(workspace: Workspace, plan: Plan, drawn: Mapping[str, NDArray[np
         if samples == plan.samples:
             kept += len(clips)
     return kept
+
+
+def _forget_begun(workspace: Workspace, plan: Plan) -> None:
+    """Remove the blocks that earlier plans began: what is valid of them has been carried over."""
+    ours = {workspace.partial(block, plan.block_identity(block)) for block in range(plan.blocks)}
+    for path in set(workspace.clips.glob("*.part.npy")) - ours:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _codes(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:

@@ -32,12 +32,15 @@ def beside(prefix: Path, ending: str) -> Path:
     return prefix.with_name(prefix.name + ending)
 
 
-def is_published(prefix: Path) -> bool:
-    """Tell whether both files of a TensorFlow prefix have the published checkpoint's sizes."""
-    return all(
-        (file := beside(prefix, ending)).exists() and file.stat().st_size == size
-        for ending, size in PUBLISHED_BYTES.items()
-    )
+def is_published(found: Path) -> bool:
+    """Tell whether the files of a prefix, or in a .tar, have the published checkpoint's sizes."""
+    if found.suffix == ".tar":
+        with tarfile.open(found) as tar:
+            sizes = {member.size for member in tar if member.isfile()}
+    else:
+        files = (beside(found, ending) for ending in PUBLISHED_BYTES)
+        sizes = {file.stat().st_size for file in files if file.exists()}
+    return set(PUBLISHED_BYTES.values()) <= sizes
 
 
 @contextmanager
