@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialize
 
-from nsynth_super.files import replacing
+from nsynth_super.files import write_bytes
 from nsynth_super.problems import BadInput, Problem, refuse
 from nsynth_super.wavenet import magenta_format
 from nsynth_super.wavenet.dimensions import Dimensions, read_off
@@ -173,8 +174,7 @@ def verified(weights: Mapping[str, NDArray[Any]], source: str) -> Checkpoint:
 
 def save(weights: Mapping[str, NDArray[np.float32]], path: Path, source: str) -> None:
     """Write weights as safetensors, whole or not at all."""
-    with replacing(path) as temporary:
-        save_file(dict(weights), temporary, {"format": "nsynth-super 1", "source": source})
+    write_bytes(path, serialize(dict(weights), {"format": "nsynth-super 1", "source": source}))
 
 
 def converted(found: Path) -> Path:
