@@ -123,7 +123,7 @@ class Plan:
         """Return the part of a block's file name that says what is in it."""
         return self._identities[block]
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """sha256 of the whole plan."""
         return hashlib.sha256(json.dumps(self._as_dict(), sort_keys=True).encode()).hexdigest()

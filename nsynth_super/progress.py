@@ -203,6 +203,20 @@ def alive(status: dict[str, Any]) -> bool | None:
         return False
 
 
+def stop_at_once() -> None:
+    """Until work begins: end on SIGTERM and SIGUSR1 at once, with the code that says run me again.
+
+    Loading a model takes seconds in which a job may be asked to stop as well as later.
+    """
+
+    def asked(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise Stopped(f"stopped by {name} before any work was begun; run it again", EXIT_STOPPED)
+
+    for wanted in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(wanted, asked)
+
+
 class Stop:
     """Turns SIGTERM, SIGUSR1 and SIGINT into a question that long work asks when it suits it.
 
