@@ -28,6 +28,7 @@ _EXPLAINED = {
     errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
     errno.EACCES: ("permission denied", "see who owns the file and its folder"),
     errno.EPERM: ("permission denied", "see who owns the file and its folder"),
+    errno.EMFILE: ("too many files are open", "allow this shell more, as with `ulimit -n 1024`"),
     errno.EFBIG: (
         "the disk, or a limit of this shell (ulimit -f), takes no file that large",
         "raise the limit or choose another disk, and run the same command again",

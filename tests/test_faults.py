@@ -241,14 +241,16 @@ def test_a_disk_that_fills_up_under_generate_costs_nothing_but_time(
     planned: Workspace,
     whole: Workspace,
 ) -> None:
+    if not before:
+        planned.clips.mkdir()
+        _nearly(planned, np.load(next(whole.clips.iterdir())))
     small = disk(planned)
     small.fill(leave=40_000)
     refuses(
         run("generate", small.workspace, before=small.before + before),
         *(1, small.names, "run the same command again"),
     )
-    assert [path for path in small.workspace.clips.iterdir() if ".part." not in path.name] == []
-    assert list(small.workspace.clips.glob(".*")) == []
+    assert all(path.match("[!.]*.part.npy") for path in small.workspace.clips.iterdir())
     small.free()
     done(run("generate", small.workspace))
     assert contents(small.workspace.clips) == contents(whole.clips)
@@ -541,12 +543,16 @@ CHANGES: dict[str, tuple[dict[str, Any], str, int, int]] = {
 """What is changed; what is said of it; how many clips are kept; how many at least by a part."""
 
 
-@pytest.mark.parametrize("what", CHANGES)
+def _but_the_seed(what: str) -> Any:
+    why = "generate and pads put the plan's seed in the place of the settings'"
+    marks = [pytest.mark.xfail(reason=why, strict=True)] if what == "another seed" else []
+    return pytest.param(what, marks=marks)
+
+
+@pytest.mark.parametrize("what", list(map(_but_the_seed, CHANGES)))
 def test_changed_settings_are_refused_and_what_is_still_valid_is_kept(
     what: str, run: RUN, half: Workspace
 ) -> None:
-    if what == "another seed":
-        pytest.xfail("generate and pads put the plan's seed in the place of the settings'")
     settings, said, whole, begun = CHANGES[what]
     record(half, "piano", SETTINGS["pitches"], 1.1)
     for instrument in ("flute", "oboe", "tin_drum", "harp", "viola"):

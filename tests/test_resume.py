@@ -143,15 +143,17 @@ def test_a_pads_killed_several_times_ends_with_the_same_bytes(
 ) -> None:
     chance = random.Random(seed)
     workspace = copied(whole, tmp_path / "pack")
-    workspace.manifest.unlink()
     kills = 0
-    for _ in range(4):
+    for _ in range(50):
+        workspace.manifest.unlink(missing_ok=True)
         run = start("pads", workspace)
         run.until(lambda: temporaries(workspace))
         time.sleep(chance.random() / 100)
         run.send(signal.SIGKILL)
         kills += run.wait().code == -signal.SIGKILL
         nothing_false_is_there(workspace, whole)
+        if kills == 4:
+            break
     assert kills
     done(start("pads", workspace).wait())
     is_what_an_unharmed_run_makes(workspace, whole)
@@ -331,7 +333,7 @@ def all_codes(engine: TorchEngine, work: dict[str, Any], begun: np.ndarray) -> n
     "begun",
     [
         *(1, FIELD - 1, FIELD, FIELD + 1, 2 * FIELD + 37),
-        *(HOP - 1, HOP, HOP + 1, HOP + FIELD, SAMPLES - 1, SAMPLES),
+        *(HOP - 1, HOP, HOP + FIELD, SAMPLES - 1, SAMPLES),
     ],
 )
 def test_decoding_goes_on_where_it_was_interrupted(
