@@ -78,12 +78,11 @@ def run(
     workspace: Workspace,
     open_engine: Callable[[], Engine],
     fill: Fill | None = None,
-    seed: int | None = None,
     batch_clips: int | None = None,
 ) -> Report:
     """Check a workspace, the machine and the model; never raises for what it finds."""
     report = Report()
-    settings, report.problems = read(workspace.settings, seed)
+    settings, report.problems = read(workspace.settings)
     engine = None
     try:
         engine = open_engine()

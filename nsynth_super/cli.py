@@ -22,7 +22,7 @@ from nsynth_super.problems import (
     Problem,
     errors,
 )
-from nsynth_super.progress import amount, duration, say
+from nsynth_super.progress import amount, duration, say, stop_at_once
 from nsynth_super.settings import MAX_SEED, Settings, read, read_json
 from nsynth_super.workspace import Workspace
 
@@ -122,22 +122,15 @@ def _open(checkpoint: Path | None, threads: int | None, **_: Any) -> TorchEngine
     return open_engine(checkpoint, threads)
 
 
-def _settings(workspace: Workspace, quiet: bool, seed: int | None = None) -> Settings:
-    settings, problems = read(workspace.settings, seed)
+def _settings(workspace: Workspace, quiet: bool) -> Settings:
+    stop_at_once()
+    settings, problems = read(workspace.settings)
     if settings is None:
         raise BadInput(errors(problems))
     if not quiet:
         for problem in problems:
             say(f"{problem.level}: {problem}")
     return settings
-
-
-def _planned_settings(workspace: Workspace, quiet: bool) -> Settings:
-    """Return the settings for the stages behind `prepare`, whose seed is the plan's."""
-    from nsynth_super.plan import Plan
-
-    plan = Plan.read(workspace.plan)
-    return _settings(workspace, quiet, plan.seed if plan else None)
 
 
 @cli.command()
@@ -170,7 +163,6 @@ def new(folder: Path) -> None:
 @cli.command()
 @_workspace
 @_model
-@_seed
 @_fill
 @_batch
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -181,11 +173,7 @@ def check(ctx: click.Context, /, root: Path, as_json: bool, **options: Any) -> N
 
     workspace = Workspace(root)
     report = checking.run(
-        workspace,
-        lambda: _open(**options),
-        options["fill"],
-        options["seed"],
-        options["batch_clips"],
+        workspace, lambda: _open(**options), options["fill"], options["batch_clips"]
     )
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
@@ -230,8 +218,8 @@ def _print_report(report: Any, root: Path) -> None:
 def prepare(obj: dict[str, bool], /, root: Path, replan: bool, **options: Any) -> None:
     """Turn the notes into embeddings, and plan which clips the pack needs."""
     workspace = Workspace(root)
-    settings = _settings(workspace, obj["quiet"], options["seed"])
-    _prepare(workspace, settings, _open(**options), obj, options["fill"], replan)
+    settings = _settings(workspace, obj["quiet"])
+    _prepare(workspace, settings, _open(**options), obj, options["fill"], options["seed"], replan)
 
 
 def _prepare(
@@ -240,11 +228,12 @@ def _prepare(
     engine: TorchEngine,
     obj: dict[str, bool],
     fill: Any,
+    seed: int | None,
     replan: bool,
 ) -> None:
     from nsynth_super.stages import prepare as stage
 
-    prepared = stage.run(workspace, settings, engine, fill, replan, obj["quiet"])
+    prepared = stage.run(workspace, settings, engine, fill, seed, replan, obj["quiet"])
     if obj["quiet"]:
         return
     kept = f", {prepared.kept} of them kept" if prepared.kept else ""
@@ -269,7 +258,7 @@ def generate(
 ) -> None:
     """Decode the plan's clips; goes on where it stopped."""
     workspace = Workspace(root)
-    settings = _planned_settings(workspace, obj["quiet"])
+    settings = _settings(workspace, obj["quiet"])
     _generate(workspace, settings, _open(**options), obj, shard, batch_clips)
 
 
@@ -302,7 +291,7 @@ _device_settings = click.option(
 def pads(obj: dict[str, bool], /, root: Path, device_settings: Path | None) -> None:
     """Build the pads, the device's settings.json and a manifest from the clips."""
     workspace = Workspace(root)
-    _pads(workspace, _planned_settings(workspace, obj["quiet"]), obj, device_settings)
+    _pads(workspace, _settings(workspace, obj["quiet"]), obj, device_settings)
 
 
 def _pads(
@@ -340,9 +329,9 @@ def run(
 ) -> None:
     """Do prepare, generate and pads, in this order."""
     workspace = Workspace(root)
-    settings = _settings(workspace, obj["quiet"], options["seed"])
+    settings = _settings(workspace, obj["quiet"])
     engine = _open(**options)
-    _prepare(workspace, settings, engine, obj, options["fill"], replan)
+    _prepare(workspace, settings, engine, obj, options["fill"], options["seed"], replan)
     _generate(workspace, settings, engine, obj, None, batch_clips)
     _pads(workspace, settings, obj, device_settings)
     if not obj["quiet"]:
@@ -373,7 +362,7 @@ def export(obj: dict[str, bool], /, root: Path, folder: Path, raw: bool) -> None
     from nsynth_super.stages import export as stage
 
     workspace = Workspace(root)
-    written = stage.run(workspace, _planned_settings(workspace, True), folder, raw)
+    written = stage.run(workspace, _settings(workspace, True), folder, raw)
     if not obj["quiet"]:
         say(f"export: {written} clips written to {folder}")
 

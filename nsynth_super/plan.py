@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class Plan:
     ----------
     shaping : dict
         The settings that decide what the pack holds (`Settings.shaping`).
+    seed : int
+        Of the clips' random numbers: the settings', or the one given in its place.
     samples : int
         To decode of each clip.
     checkpoint : str
@@ -50,6 +52,7 @@ class Plan:
     """
 
     shaping: Mapping[str, Any]
+    seed: int
     samples: int
     checkpoint: str
     embeddings: Mapping[str, str]
@@ -57,42 +60,27 @@ class Plan:
 
     @classmethod
     def of(
-        cls,
-        settings: Settings,
-        checkpoint: str,
-        embeddings: Mapping[str, str],
-        drawn: Mapping[str, int],
+        cls, settings: Settings, seed: int, checkpoint: str, embeddings: Mapping[str, str]
     ) -> Plan:
-        """Plan a pack.
+        """Plan a pack: every mix of its grid, single instruments first."""
+        mixes = Grid.of(settings).mixes
+        return cls(
+            settings.shaping(), seed, settings.decoded_samples, checkpoint, dict(embeddings), mixes
+        )
+
+    def going_on_with(self, drawn: Mapping[str, int]) -> Plan:
+        """Return the plan with clips that have codes already in front, so that they fill blocks.
 
         Parameters
         ----------
-        settings : Settings
-        checkpoint : str
-            The weights' sha256.
-        embeddings : mapping of str to str
-            sha256 of each embedding.
         drawn : mapping of str to int
-            How many samples are there already of which clips, by their identity; those with the
-            most come first, so that they fill blocks.
+            How many samples are there of which clips, by their identity.
         """
-        plan = cls(
-            settings.shaping(),
-            settings.decoded_samples,
-            checkpoint,
-            dict(embeddings),
-            Grid.of(settings).mixes,
-        )
-        if drawn:
-            plan.mixes.sort(
-                key=lambda mix: -min(drawn.get(plan.clip_identity(mix), 0), plan.samples)
-            )
-        return plan
 
-    @property
-    def seed(self) -> int:
-        """The pack's."""
-        return int(self.shaping["seed"])
+        def samples(mix: Mix) -> int:
+            return min(drawn.get(self.clip_identity(mix), 0), self.samples)
+
+        return replace(self, mixes=sorted(self.mixes, key=samples, reverse=True))
 
     @property
     def blocks(self) -> int:
@@ -134,6 +122,7 @@ class Plan:
         return {
             "version": VERSION,
             "settings": dict(self.shaping),
+            "seed": self.seed,
             "samples": self.samples,
             "checkpoint": self.checkpoint,
             "embeddings": dict(self.embeddings),
@@ -163,7 +152,14 @@ class Plan:
                 raise BadInput(Problem(str(path), "is another version's", REPLAN))
             names = raw["instruments"]
             mixes = [Mix(p, tuple((names[i], w) for i, w in blend)) for p, blend in raw["mixes"]]
-            plan = cls(raw["settings"], raw["samples"], raw["checkpoint"], raw["embeddings"], mixes)
+            plan = cls(
+                raw["settings"],
+                raw["seed"],
+                raw["samples"],
+                raw["checkpoint"],
+                raw["embeddings"],
+                mixes,
+            )
             if plan.identity != raw["sha256"]:
                 raise ValueError
             return plan

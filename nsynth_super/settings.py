@@ -322,12 +322,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return raw
 
 
-def read(path: Path, seed: int | None = None) -> tuple[Settings | None, list[Problem]]:
-    """Read and check settings.json; `seed`, if given, takes the place of the file's."""
+def read(path: Path) -> tuple[Settings | None, list[Problem]]:
+    """Read and check settings.json."""
     try:
         raw = read_json(path)
     except BadInput as bad:
         return None, bad.problems
-    if seed is not None:
-        raw["seed"] = seed
     return inspect(raw)

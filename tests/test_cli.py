@@ -64,8 +64,11 @@ def test_a_seed_makes_a_pack_and_another_seed_another(
         assert command("run", "-w", workspace.root, "--seed", seed).returncode == 0
         packs.append(workspace.pad("flute_oboe_tin_drum_viola").read_bytes())
     assert packs[0] == packs[1] != packs[2]
-    # The stages behind prepare take the seed from the plan.
+    # The stages behind prepare take the seed from the plan; prepare wants it said again.
     assert command("generate", "-w", workspace.root).returncode == 0
+    refused = command("prepare", "-w", workspace.root)
+    assert refused.returncode == 2
+    assert "seed: was 2, is 0" in refused.stderr
 
 
 def test_check_says_how_much_and_how_long(

@@ -543,13 +543,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str, int, int]] = {
 """What is changed; what is said of it; how many clips are kept; how many at least by a part."""
 
 
-def _but_the_seed(what: str) -> Any:
-    why = "generate and pads put the plan's seed in the place of the settings'"
-    marks = [pytest.mark.xfail(reason=why, strict=True)] if what == "another seed" else []
-    return pytest.param(what, marks=marks)
-
-
-@pytest.mark.parametrize("what", list(map(_but_the_seed, CHANGES)))
+@pytest.mark.parametrize("what", CHANGES)
 def test_changed_settings_are_refused_and_what_is_still_valid_is_kept(
     what: str, run: RUN, half: Workspace
 ) -> None:

@@ -237,7 +237,6 @@ def test_a_generate_that_is_asked_to_stop_keeps_what_is_done_and_goes_on(
     is_what_an_unharmed_run_makes(workspace, whole)
 
 
-@pytest.mark.xfail(reason="cli.py does not call progress.stop_at_once yet", strict=True)
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_generate_that_is_asked_to_stop_while_pytorch_is_loaded_says_run_me_again(
     which: signal.Signals, planned: Workspace, small_checkpoint: Path

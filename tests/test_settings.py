@@ -151,14 +151,6 @@ def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path):
     assert "nsynth-super new" in str(read(tmp_path / "settings.json")[1][0])
 
 
-def test_a_given_seed_takes_the_place_of_the_files(tmp_path: Path):
-    path = tmp_path / "settings.json"
-    path.write_text(json.dumps(changed(seed=4)), encoding="utf-8")
-    settings = read(path, seed=7)[0]
-    assert settings is not None
-    assert settings.seed == 7
-
-
 def test_sixty_four_thousand_samples_never_ask_for_more_than_the_four_seconds():
     assert inspect(changed(final_length=64000))[0].decoded_samples == 64_000  # type: ignore[union-attr]
     assert inspect(changed(final_length=300))[0].decoded_samples == 4_300  # type: ignore[union-attr]

@@ -103,7 +103,8 @@ def run(
             quiet,
         )
         if not quiet:
-            say(f"generate: {made} clips to go, {min(clips, at_once * BLOCK)} at once ({engine.describe()})")
+            side_by_side = min(clips, at_once * BLOCK)
+            say(f"generate: {made} clips to go, {side_by_side} at once ({engine.describe()})")
         with following(progress):
             for batch in batches:
                 _Batch(workspace, plan, batch, missing, embeddings, engine).decode(progress, stop)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +49,24 @@ def run(
     settings: Settings,
     engine: Engine,
     fill: Fill | None = None,
+    seed: int | None = None,
     replan: bool = False,
     quiet: bool = False,
 ) -> Prepared:
     """Encode every note that needs it, and plan the pack.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    settings : Settings
+    engine : Engine
+    fill : {"repeat", "repitch"}, optional
+        Fill missing pitches from the nearest.
+    seed : int, optional
+        In the place of the settings'.
+    replan : bool
+        Plan anew if something changed; clips that are still valid are kept.
+    quiet : bool
 
     Raises
     ------
@@ -74,9 +88,11 @@ def run(
             )
             for instrument, pitch in (note.name for note in found)
         }
-        prepared = _plan(workspace, settings, engine, embeddings, encoded, replan)
-        _forget_begun(workspace, prepared.plan)
-        return prepared
+        seed = settings.seed if seed is None else seed
+        wanted = Plan.of(settings, seed, engine.checkpoint_sha256, embeddings)
+        plan, kept, changed = _plan(workspace, settings, wanted, replan)
+        _forget_begun(workspace, plan)
+        return Prepared(plan, encoded, kept, changed)
 
 
 def embedding_hash(embedding: NDArray[np.float32]) -> str:
@@ -166,13 +182,12 @@ def _is_current(
 
 
 def _plan(
-    workspace: Workspace,
-    settings: Settings,
-    engine: Engine,
-    embeddings: Mapping[str, str],
-    encoded: int,
-    replan: bool,
-) -> Prepared:
+    workspace: Workspace, settings: Settings, plan: Plan, replan: bool
+) -> tuple[Plan, int, bool]:
+    """Let `plan` take the place of the one on disk, unless that is the same work.
+
+    Returns the plan that holds, how many clips it keeps, and whether it is new.
+    """
     try:
         before = Plan.read(workspace.plan)
     except BadInput as damaged:
@@ -180,32 +195,26 @@ def _plan(
             raise
         say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
         before = None
-    plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, {})
     if before is not None and _same_work(before, plan):
-        return Prepared(before, encoded, 0, changed=False)
+        return before, 0, False
     if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
         raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
     kept = 0
     if before is not None and (drawn := dict(_drawn(workspace, before))):
-        lengths = {identity: len(codes) for identity, codes in drawn.items()}
-        plan = Plan.of(settings, engine.checkpoint_sha256, embeddings, lengths)
+        plan = plan.going_on_with({identity: len(codes) for identity, codes in drawn.items()})
         kept = _carry_over(workspace, plan, drawn)
     plan.write(workspace.plan)
-    return Prepared(plan, encoded, kept, changed=True)
+    return plan, kept, True
 
 
 def _same_work(before: Plan, now: Plan) -> bool:
-    same = (before.shaping, before.samples, before.checkpoint, before.embeddings) == (
-        now.shaping,
-        now.samples,
-        now.checkpoint,
-        now.embeddings,
-    )
-    return same and sorted(before.mixes) == sorted(now.mixes)
+    return replace(before, mixes=sorted(before.mixes)) == replace(now, mixes=sorted(now.mixes))
 
 
 def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
     changed = before.differences(settings)
+    if before.seed != now.seed and not any(line.startswith("seed") for line in changed):
+        changed.append(f"seed: was {before.seed}, is {now.seed}")
     if before.checkpoint != now.checkpoint:
         changed.append("another checkpoint: every clip is made anew")
     notes = [
