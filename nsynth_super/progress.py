@@ -206,12 +206,14 @@ def alive(status: dict[str, Any]) -> bool | None:
 def stop_at_once() -> None:
     """Until work begins: end on SIGTERM and SIGUSR1 at once, with the code that says run me again.
 
-    Loading a model takes seconds in which a job may be asked to stop as well as later.
+    Loading a model takes seconds in which a job may be asked to stop as well as later. Nothing is
+    raised: what is imported meanwhile swallows exceptions that it did not expect.
     """
 
     def asked(number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        raise Stopped(f"stopped by {name} before any work was begun; run it again", EXIT_STOPPED)
+        os.write(2, f"stopped by {name} with nothing under way; run it again to go on\n".encode())
+        os._exit(EXIT_STOPPED)
 
     for wanted in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(wanted, asked)
