@@ -14,16 +14,18 @@ import click
 
 from nsynth_super import __version__
 from nsynth_super.cli_checkpoint import checkpoint
+from nsynth_super.files import explained
 from nsynth_super.problems import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     BadInput,
     NsynthSuperError,
     Problem,
+    Stopped,
     errors,
 )
 from nsynth_super.progress import amount, duration, say, stop_at_once
-from nsynth_super.settings import MAX_SEED, Settings, read, read_json
+from nsynth_super.settings import MAX_SEED, Settings, read
 from nsynth_super.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -297,9 +299,10 @@ def pads(obj: dict[str, bool], /, root: Path, device_settings: Path | None) -> N
 def _pads(
     workspace: Workspace, settings: Settings, obj: dict[str, bool], device_settings: Path | None
 ) -> None:
+    from nsynth_super.device import read_device_settings
     from nsynth_super.stages import pads as stage
 
-    given = read_json(device_settings) if device_settings else None
+    given = read_device_settings(device_settings) if device_settings else None
     pack = stage.run(workspace, settings, given, obj["quiet"])
     if obj["quiet"]:
         return
@@ -372,29 +375,28 @@ cli.add_command(checkpoint)
 
 def main() -> None:
     """Run the command line, and end with the exit code that says how it went."""
-    verbose = any(
-        a == "--verbose" or (a[:1] == "-" and a[1:2] != "-" and "v" in a) for a in sys.argv[1:]
-    )
+    words = [word for word in sys.argv[1:] if word.startswith("-")]
+    verbose = any(w == "--verbose" or (w[1:2] != "-" and "v" in w) for w in words)
     try:
         code = cli.main(prog_name="nsynth-super", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
-    except BadInput as bad:
-        for problem in bad.problems:
-            say(f"error: {problem}")
-        code = bad.exit_code
     except NsynthSuperError as error:
-        say(f"{'error: ' if error.exit_code == EXIT_FAILED else ''}{error}")
+        prefix = "" if isinstance(error, Stopped) else "error: "
+        for line in str(error).splitlines():
+            say(prefix + line)
         code = error.exit_code
-    except (KeyboardInterrupt, BrokenPipeError):
-        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = EXIT_FAILED
     except Exception as error:
         if verbose:
             traceback.print_exc()
+        elif isinstance(error, OSError) and error.filename:
+            say(f"error: {explained(error, Path(error.filename))}")
         else:
             say(f"error: {type(error).__name__}: {error} -> -v shows where; please report it")
         code = EXIT_FAILED

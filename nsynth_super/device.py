@@ -9,9 +9,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from nsynth_super.settings import SAMPLE_RATE, Settings
+from pydantic import BaseModel, ValidationError
+
+from nsynth_super.problems import BadInput, Problem
+from nsynth_super.settings import SAMPLE_RATE, Settings, read_json
 
 DATA_DIRECTORY = "/home/pi/pads"
 DISPLAY = 8  # characters of an instrument's name on the device's screen
@@ -24,7 +28,41 @@ _DEFAULTS: dict[str, Any] = {
     "midi": {"device": "/dev/ttyAMA0", "channel": 1},
     "osc": {"in": {"port": 8000}},
 }
-"""What a device needs besides the pack's own part; used when no settings.json of its is given."""
+"""What a device needs besides the pack's own part, where its own settings.json does not say."""
+
+
+class _Corner(BaseModel):
+    instruments: list[dict[str, Any]] = []
+
+
+class _DeviceFile(BaseModel):
+    """As much of the device's file as is merged into; the rest is nobody's business here."""
+
+    nsynth: dict[str, Any] = {}
+    corners: list[_Corner] = []
+
+
+def read_device_settings(path: Path) -> dict[str, Any]:
+    """Read the device's present settings.json.
+
+    Raises
+    ------
+    BadInput
+        If it is missing, no JSON, or has something else where the pack's part goes.
+    """
+    raw = read_json(path)
+    try:
+        _DeviceFile.model_validate(raw)
+    except ValidationError as invalid:
+        raise BadInput(
+            Problem(
+                f"{path} {'.'.join(map(str, error['loc']))}",
+                f"is not what the device reads ({error['msg']})",
+                "give the device's own settings.json",
+            )
+            for error in invalid.errors()
+        ) from None
+    return raw
 
 
 def offset(row: int, length: int) -> int:
@@ -54,10 +92,9 @@ def device_settings(settings: Settings, given: Mapping[str, Any] | None = None) 
         The device's present settings.json: everything in it that is not the pack's is kept
         (audio, MIDI, OSC, looping, and labels of instruments by the same name).
     """
-    merged = copy.deepcopy(dict(given)) if given is not None else copy.deepcopy(_DEFAULTS)
-    nsynth = merged.setdefault("nsynth", {})
-    nsynth.setdefault("dataDirectory", DATA_DIRECTORY)
-    nsynth.update(
+    merged = copy.deepcopy(_DEFAULTS | dict(given or {}))
+    merged["nsynth"].setdefault("dataDirectory", DATA_DIRECTORY)
+    merged["nsynth"].update(
         resolution=settings.resolution,
         pitches=list(settings.pitches),
         length=settings.final_length,

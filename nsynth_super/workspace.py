@@ -92,14 +92,6 @@ class Workspace:
         """Return the advisory lock that keeps two runs of one stage apart."""
         return self.status_folder / f".{stage}.{shard}.lock"
 
-    def leftovers(self) -> list[Path]:
-        """Return the temporary files that a killed run left behind."""
-        return [
-            file
-            for folder in (self.root, self.embeddings, self.clips, self.pads, self.status_folder)
-            for file in folder.glob(".*.part")
-        ]
-
 
 def readable_name(name: str) -> str:
     """Return `name` with everything that a file name had better not hold turned into a dash."""

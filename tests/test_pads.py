@@ -222,6 +222,29 @@ def test_the_users_device_settings_are_merged_and_nothing_else_is_touched():
 
 
 @pytest.mark.parametrize(
+    "content",
+    ['{"corners": 3}', '{"nsynth": []}', '{"corners": [{"instruments": "flute"}]}', "[]", "{"],
+)
+def test_device_settings_that_are_none_are_refused_in_one_line(
+    pack: tuple[Workspace, Settings], command: Command, tmp_path: Path, content: str
+):
+    workspace, _ = pack
+    (tmp_path / "device.json").write_text(content)
+    done = command("pads", "-w", workspace.root, "--device-settings", tmp_path / "device.json")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "device.json" in done.stderr
+
+
+def test_what_the_device_cannot_start_without_is_added():
+    """DEVICE.md 1.4: without audio.sampleRate its program throws."""
+    merged = device_settings(Settings.model_validate(TWO_EACH), {"nsynth": {"looping": False}})
+    assert merged["audio"]["sampleRate"] == 48_000
+    assert merged["nsynth"]["looping"] is False
+    assert merged["nsynth"]["dataDirectory"] == "/home/pi/pads"
+
+
+@pytest.mark.parametrize(
     ("name", "display", "abbr"),
     [
         ("flute", "FLUTE", "FL"),

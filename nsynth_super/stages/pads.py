@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super import __version__
-from nsynth_super.device import device_settings, offset
+from nsynth_super.device import device_settings, offset, read_device_settings
 from nsynth_super.files import (
     explained,
     only_one,
@@ -107,10 +107,9 @@ def run(
 
 def _previous(workspace: Workspace) -> dict[str, Any] | None:
     try:
-        previous = json.loads(workspace.device_settings.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_device_settings(workspace.device_settings)
+    except BadInput:
         return None
-    return previous if isinstance(previous, dict) else None
 
 
 def _is_complete(workspace: Workspace, settings: Settings, plan: Plan, names: list[str]) -> bool:
