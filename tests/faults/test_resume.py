@@ -22,7 +22,8 @@ from nsynth_super.wavenet import random as untrained
 from nsynth_super.wavenet.dimensions import HOP
 from nsynth_super.workspace import Workspace
 from tests.conftest import SMALL, nsynth_super
-from tests.processes import (
+from tests.faults.packs import START
+from tests.faults.processes import (
     DIE,
     OFTEN,
     Command,
@@ -34,19 +35,6 @@ from tests.processes import (
     prepared,
     temporaries,
 )
-
-START = Callable[..., Command]
-
-
-@pytest.fixture
-def start(small_checkpoint: Path) -> START:
-    """Return a function that starts a command on a workspace."""
-
-    def start(stage: str, workspace: Workspace, *words: object, before: str = "") -> Command:
-        words = (stage, "-w", workspace.root, *words)
-        return Command(*words, checkpoint=small_checkpoint, before=before)
-
-    return start
 
 
 @pytest.fixture(scope="module")
