@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ from nsynth_super import notes as source_notes
 from nsynth_super.engines import Engine
 from nsynth_super.finishing import finish
 from nsynth_super.grid import Grid
-from nsynth_super.notes import Fill
-from nsynth_super.plan import BLOCK, Plan
-from nsynth_super.problems import BadInput, Problem, errors
+from nsynth_super.notes import Fill, Note, identity
+from nsynth_super.plan import BLOCK, REPLAN, Plan
+from nsynth_super.problems import BadInput, NsynthSuperError, Problem, errors
+from nsynth_super.progress import amount
 from nsynth_super.settings import Settings, read
 from nsynth_super.stages.generate import blocks_at_once, clips_done
+from nsynth_super.stages.prepare import read_origins
 from nsynth_super.wavenet import mulaw
 from nsynth_super.workspace import Workspace
 
@@ -82,101 +86,109 @@ def run(
 ) -> Report:
     """Check a workspace, the machine and the model; never raises for what it finds."""
     report = Report()
-    settings, report.problems = read(workspace.settings)
+    with _noting(report):
+        settings, problems = read(workspace.settings)
+        report.problems += problems
     engine = None
-    try:
+    with _noting(report):
         engine = open_engine()
         report.engine = engine.describe()
-    except BadInput as bad:
-        report.problems += bad.problems
     if settings is None:
         return report
-    needed = len(settings.instruments) * len(settings.pitches)
-    report.problems += _check_notes(workspace, settings, fill)
-    report.clips = len(Grid.of(settings).mixes)
     report.pads = len(settings.combinations)
+    report.clips = len(Grid.of(settings).mixes)
     report.bytes = report.clips * settings.decoded_samples + report.pads * settings.pad_bytes
-    plan = _plan(workspace, settings, report)
-    report.problems += _check_disk(workspace, settings, report, plan)
+    found: list[Note] = []
+    with _noting(report):
+        found, problems = source_notes.find(workspace.notes, settings, fill)
+        # A recording that fills gaps is read once.
+        by_path = {note.path: note for note in sorted(found, key=lambda n: n.filled_from is None)}
+        report.problems += [
+            *problems,
+            *(p for note in by_path.values() for p in source_notes.read(note).problems),
+        ]
+    plan = None
+    with _noting(report):
+        plan = Plan.read(workspace.plan)
+        if plan is not None:
+            report.problems += _changed(workspace, settings, engine, found, plan)
+    with _noting(report):
+        _check_disk(workspace, settings, report, plan)
     if engine is not None:
-        _estimate(report, settings, engine, needed, batch_clips)
-        if plan is not None and report.seconds:
+        _estimate(report, settings, engine, batch_clips)
+        if plan is not None and report.seconds and not plan.differences(settings):
             done = clips_done(workspace, plan) / max(report.clips, 1)
             report.seconds_left = report.seconds * (1 - min(done, 1.0))
     return report
 
 
-def _check_notes(workspace: Workspace, settings: Settings, fill: Fill | None) -> list[Problem]:
-    found, problems = source_notes.find(workspace.notes, settings, fill)
-    for note in found:
-        if note.filled_from is None:
-            problems += source_notes.read(note).problems
-    return problems
-
-
-def _plan(workspace: Workspace, settings: Settings, report: Report) -> Plan | None:
+@contextmanager
+def _noting(report: Report) -> Iterator[None]:
+    """Let whatever stops the lines within be one more problem of the report."""
     try:
-        plan = Plan.read(workspace.plan)
+        yield
     except BadInput as bad:
         report.problems += bad.problems
-        return None
-    if plan is not None and (changed := plan.differences(settings)):
-        report.problems.append(
-            Problem(
-                "plan.json",
-                f"was made for other settings ({'; '.join(changed)})",
-                "`nsynth-super prepare --replan` keeps what is still valid",
-                "warning",
-            )
-        )
-        return None
-    return plan
+    except (NsynthSuperError, OSError) as error:
+        report.problems.append(Problem("check", str(error), ""))
+
+
+def _changed(
+    workspace: Workspace, settings: Settings, engine: Engine | None, notes: list[Note], plan: Plan
+) -> Iterator[Problem]:
+    """Name what changed since the plan was made: an error if there are clips to lose."""
+    changed = plan.differences(settings)
+    if engine is not None and engine.checkpoint_sha256 != plan.checkpoint:
+        changed.append("another checkpoint")
+    origins = read_origins(workspace)
+    for note in notes:
+        name = f"{note.name[0]}_{note.name[1]}"
+        if name in plan.embeddings and origins.get(name, {}).get("note") != identity(note):
+            changed.append(f"another recording of {name}")
+    begun = any(workspace.clips.glob("*.npy"))
+    if changed and begun:
+        yield Problem("plan.json", f"was made for something else ({'; '.join(changed)})", REPLAN)
 
 
 def _check_disk(
     workspace: Workspace, settings: Settings, report: Report, plan: Plan | None
-) -> list[Problem]:
-    root = _existing(workspace.root)
-    free = shutil.disk_usage(root).free
-    present = sum(
-        file.stat().st_size
-        for folder in (workspace.clips, workspace.pads)
-        for file in folder.glob("*.*")
-        if plan is not None and file.is_file()
-    )
-    to_come = max(report.bytes - present, 0)
+) -> None:
+    root = workspace.root
+    while not root.exists():
+        root = root.parent
+    if not os.access(root, os.W_OK):
+        report.problems.append(Problem(str(root), "cannot be written", "choose another folder"))
+    there = 0.0
+    if plan is not None and not plan.differences(settings):
+        there = clips_done(workspace, plan) * plan.samples
+        if workspace.manifest.exists():
+            manifest = json.loads(workspace.manifest.read_text(encoding="utf-8"))
+            there += settings.pad_bytes * report.pads * (manifest.get("plan") == plan.identity)
+    free, to_come = shutil.disk_usage(root).free, report.bytes - there
     if to_come > free:
-        return [
+        report.problems.append(
             Problem(
                 str(workspace.root),
-                f"the pack needs {to_come / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free",
+                f"the pack needs {amount(to_come)} more, {amount(free)} are free",
                 "free some space, or choose fewer instruments, pitches or a lower resolution",
             )
-        ]
-    return []
+        )
 
 
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _estimate(
-    report: Report, settings: Settings, engine: Engine, notes: int, batch_clips: int | None
-) -> None:
+def _estimate(report: Report, settings: Settings, engine: Engine, batch_clips: int | None) -> None:
     batch = min(report.clips, blocks_at_once(engine, batch_clips) * BLOCK)
-    memory = 4 * batch * engine.dimensions.receptive_field * engine.dimensions.width
+    memory = engine.memory(batch)
     if memory > psutil.virtual_memory().total:
         report.problems.append(
             Problem(
                 "memory",
-                f"{batch} clips at once need {memory / 1e9:.1f} GB",
+                f"{batch} clips at once need {amount(memory)}",
                 f"this machine is too small for the model; {BLOCK} clips is the least",
             )
         )
         return
     batches = report.clips / batch
+    notes = len(settings.instruments) * len(settings.pitches)
     decoding = engine.measure(batch) * settings.decoded_samples * batches
     clip = mulaw.decode(np.full(settings.decoded_samples, 200, dtype=np.uint8))
     begin = time.perf_counter()

@@ -50,7 +50,7 @@ def read_device_settings(path: Path) -> dict[str, Any]:
     BadInput
         If it is missing, no JSON, or has something else where the pack's part goes.
     """
-    raw = read_json(path)
+    raw = read_json(path, "name the device's own settings.json")
     try:
         _DeviceFile.model_validate(raw)
     except ValidationError as invalid:
@@ -72,12 +72,13 @@ def offset(row: int, length: int) -> int:
 
 def instrument(name: str) -> dict[str, str]:
     """Return how the device lists an instrument: its file name, its label, two letters."""
-    words = re.findall(r"[A-Za-z]+|\d+", name) or [name]
+    words = re.findall(r"[^\W\d_]+|\d+", name) or [name]
     initials = "".join(word[0] for word in words[:2]) if len(words) > 1 else words[0][:2]
+    label = re.sub(r"[_\W]+", " ", name).strip() or name
     return {
         "name": name,
-        "display": re.sub(r"[_\W]+", " ", name).strip().upper()[:DISPLAY].strip(),
-        "abbr": initials.upper()[:2],
+        "display": label.upper()[:DISPLAY].strip(),
+        "abbr": (initials * 2).upper()[:2],
     }
 
 

@@ -81,6 +81,9 @@ class Engine(Protocol):
     def batch_clips(self) -> int:
         """Say how many clips to decode at once, by the memory there is."""
 
+    def memory(self, clips: int) -> int:
+        """Return the bytes that decoding `clips` clips at once takes."""
+
     def measure(self, clips: int, seconds: float = 2.0) -> float:
         """Return the seconds that one step of `clips` clips takes here, measured."""
 
@@ -140,12 +143,15 @@ class TorchEngine:
 
     def batch_clips(self) -> int:
         """Say how many clips to decode at once: 256, or fewer on a small machine."""
+        # Of the machine's memory, not of what is free now: a run that goes on must batch alike.
+        fits = int(psutil.virtual_memory().total * 0.5 // self.memory(1))
+        return min(256, fits)
+
+    def memory(self, clips: int) -> int:
+        """Return the bytes that decoding `clips` clips at once takes: the decoder's state."""
         from nsynth_super.wavenet.cpu import CpuDecoder
 
-        one = CpuDecoder.state_bytes(self.dimensions, 1)
-        # Of the machine's memory, not of what is free now: a run that goes on must batch alike.
-        fits = int(psutil.virtual_memory().total * 0.5 // one)
-        return min(256, fits)
+        return CpuDecoder.state_bytes(self.dimensions, clips)
 
     def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
         """Yield the codes of `work` in pieces of about a quarter of a second's work.

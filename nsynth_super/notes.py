@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -148,7 +149,8 @@ def _by_name(folder: Path) -> tuple[dict[Name, Path], list[Problem]]:
                 )
             )
             continue
-        name = (match["instrument"], int(match["pitch"]))
+        # A Mac writes ö as two characters; settings.json may have it as one.
+        name = (unicodedata.normalize("NFC", match["instrument"]), int(match["pitch"]))
         if name in recordings:
             problems.append(
                 Problem(
@@ -161,14 +163,12 @@ def _by_name(folder: Path) -> tuple[dict[Name, Path], list[Problem]]:
     return recordings, problems
 
 
-def _filled(
-    name: Name, recordings: Iterable[Name] | dict[Name, Path], fill: Fill | None
-) -> Note | None:
+def _filled(name: Name, recordings: dict[Name, Path], fill: Fill | None) -> Note | None:
     instrument, pitch = name
     if fill is None or not isinstance(recordings, dict):
         return None
     available = [p for i, p in recordings if i == instrument]
-    if not available:
+    if fill is None or not available:
         return None
     nearest = min(available, key=lambda p: (abs(p - pitch), p))
     semitones = float(pitch - nearest) if fill == "repitch" else 0.0
@@ -255,6 +255,9 @@ def _of_the_sound(where: str, audio: NDArray[np.float32], over: int) -> Iterator
 
 def identity(note: Note) -> str:
     """Return a hash of what the note's sound is made from: the recording, and the filling."""
-    digest = hashlib.sha256(note.path.read_bytes())
+    try:
+        digest = hashlib.sha256(note.path.read_bytes())
+    except OSError:
+        return "unreadable"  # `read` says why
     digest.update(f"{note.semitones}".encode())
     return digest.hexdigest()

@@ -234,9 +234,11 @@ class Stop:
             self._before[wanted] = signal.signal(wanted, self._asked)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for which, before in self._before.items():
             signal.signal(which, before)
+        if kind is None:
+            self.here(lambda: "what was begun is finished and on disk; run it again to go on")
 
     def _asked(self, number: int, _frame: FrameType | None) -> None:
         asked = signal.Signals(number)

@@ -26,6 +26,7 @@ SAMPLE_RATE = 16_000  # Hz, of the notes, the model and the pads
 NOTE_SAMPLES = 4 * SAMPLE_RATE  # 64,000 samples: the four seconds the model was trained on
 ONSET_SEARCH = SAMPLE_RATE // 4  # 4,000 samples in which a clip's onset may lie
 TOUCH_POSITIONS = 11  # per axis, on the instrument's pad
+SHORTEST_SOUND = 16  # samples: a pad fades in and out over 8
 MAX_FILE_NAME = 255  # bytes, on every file system in question
 MAX_SEED = 2**63 - 1
 
@@ -45,7 +46,7 @@ def _instrument_name(name: str) -> str:
         raise ValueError("begins or ends with a space or a dot, which some file systems drop")
     if name.startswith((".", "-")):
         raise ValueError(f"begins with {name[0]!r}, which hides the file or reads as an option")
-    return name
+    return unicodedata.normalize("NFC", name)
 
 
 InstrumentName = Annotated[str, Field(strict=True), AfterValidator(_instrument_name)]
@@ -230,6 +231,15 @@ def _combinations_that_share_a_pad(corners: Mapping[str, list[str]]) -> Iterator
 
 
 def _warnings(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    if raw.get("resolution") == 1:
+        yield Problem(
+            _key(("resolution",)), "of 1, only the north-west corner is heard", level="warning"
+        )
+    length = raw.get("final_length")
+    if isinstance(length, int) and 1 <= length <= SHORTEST_SOUND:
+        yield Problem(
+            _key(("final_length",)), f"of {length} samples, all is faded away", level="warning"
+        )
     for corner, names in _listed(raw).items():
         if names and len(names) & (len(names) - 1):
             yield Problem(
@@ -279,8 +289,14 @@ def inspect(raw: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
     return settings, problems + list(_warnings(raw))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, where_from: str) -> dict[str, Any]:
     """Read a JSON object, refusing what the standard parser lets pass: a key given twice.
+
+    Parameters
+    ----------
+    path : Path
+    where_from : str
+        What to do if there is no such file.
 
     Raises
     ------
@@ -298,9 +314,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once_each)
     except FileNotFoundError:
-        raise BadInput(
-            Problem(str(path), "there is no such file", "`nsynth-super new DIR` makes one")
-        ) from None
+        raise BadInput(Problem(str(path), "there is no such file", where_from)) from None
     except json.JSONDecodeError as error:
         raise BadInput(
             Problem(
@@ -325,7 +339,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read(path: Path) -> tuple[Settings | None, list[Problem]]:
     """Read and check settings.json."""
     try:
-        raw = read_json(path)
+        raw = read_json(path, "`nsynth-super new DIR` makes one")
     except BadInput as bad:
         return None, bad.problems
     return inspect(raw)

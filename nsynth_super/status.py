@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from nsynth_super.plan import Plan
+from nsynth_super.problems import BadInput, Problem
 from nsynth_super.progress import alive, duration
 from nsynth_super.stages.generate import clips_done
 from nsynth_super.workspace import Workspace
 
+_SAID = {"stage", "shard", "state", "host", "per_hour", "unit", "seconds_left"}
 DEAD = "ended without a word (killed?); run it again to go on"
 
 
@@ -27,6 +29,12 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     BadInput
         If plan.json is damaged.
     """
+    if not workspace.settings.exists():
+        raise BadInput(
+            Problem(
+                str(workspace.root), "is no workspace: no settings.json there", "name it with -w"
+            )
+        )
     plan = Plan.read(workspace.plan)
     runs = []
     for path in sorted(workspace.status_folder.glob("*.json")):
@@ -35,7 +43,8 @@ def collect(workspace: Workspace) -> dict[str, Any]:
             status["alive"] = alive(status) if status["state"] == "running" else False
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        runs.append(status)
+        if status.keys() >= _SAID:
+            runs.append(status)
     try:
         pads = len(json.loads(workspace.manifest.read_text(encoding="utf-8"))["pads"])
     except (OSError, ValueError, KeyError, TypeError):

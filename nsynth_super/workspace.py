@@ -52,6 +52,11 @@ class Workspace:
         """The codes, block by block."""
         return self.root / "clips"
 
+    @property
+    def plan_copy(self) -> Path:
+        """A copy of plan.json: without it nobody could say which clips the blocks hold."""
+        return self.root / ".plan.json"
+
     def block(self, index: int, identity: str) -> Path:
         """Return the file of a complete block; its name says what is in it."""
         return self.clips / f"{index:05d}-{identity}.npy"

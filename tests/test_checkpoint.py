@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -193,8 +194,18 @@ def test_several_checkpoints_in_a_folder_are_listed(tmp_path: Path):
         load(tmp_path)
 
 
+def _tar_of_noise(size: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        member = tarfile.TarInfo("wavenet-ckpt/noise")
+        member.size = size - 20_000
+        noise = np.random.default_rng(0).integers(0, 256, member.size, dtype=np.uint8)
+        tar.addfile(member, io.BytesIO(noise.tobytes()))
+    return file.getvalue().ljust(size, b"\0")[:size]
+
+
 class _Mirror(http.server.BaseHTTPRequestHandler):
-    content = bytes(np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8))
+    content = _tar_of_noise(3_000_000)
     break_after: int | None = None
     ranges = True
     asked: list[str | None] = []  # noqa: RUF012 - one server at a time
@@ -238,7 +249,7 @@ def test_a_download_goes_on_where_it_broke_off(mirror: str, tmp_path: Path):
     with pytest.raises(BadInput, match=r"broke off at 1,\d{3},\d{3} bytes"):
         download.fetch(f"{mirror}/x", destination, lambda done, total: None)
     assert not destination.exists()
-    safe = destination.with_name("wavenet-ckpt.tar.part").stat().st_size
+    safe = download.partial_of(f"{mirror}/x", destination).stat().st_size
     _Mirror.break_after = None
     seen: list[tuple[int, int]] = []
     download.fetch(f"{mirror}/x", destination, lambda done, total: seen.append((done, total)))
@@ -252,7 +263,7 @@ def test_a_download_goes_on_where_it_broke_off(mirror: str, tmp_path: Path):
 
 def test_a_server_without_ranges_starts_from_the_beginning(mirror: str, tmp_path: Path):
     destination = tmp_path / "wavenet-ckpt.tar"
-    destination.with_name("wavenet-ckpt.tar.part").write_bytes(b"old" * 1000)
+    download.partial_of(f"{mirror}/x", destination).write_bytes(b"old" * 1000)
     _Mirror.ranges = False
     download.fetch(f"{mirror}/x", destination, lambda done, total: None)
     assert destination.read_bytes() == _Mirror.content
@@ -260,10 +271,25 @@ def test_a_server_without_ranges_starts_from_the_beginning(mirror: str, tmp_path
 
 def test_a_download_that_was_whole_before_its_rename_is_not_repeated(mirror: str, tmp_path: Path):
     destination = tmp_path / "wavenet-ckpt.tar"
-    destination.with_name("wavenet-ckpt.tar.part").write_bytes(_Mirror.content)
+    download.partial_of(f"{mirror}/x", destination).write_bytes(_Mirror.content)
     download.fetch(f"{mirror}/x", destination, lambda done, total: None)
     assert destination.read_bytes() == _Mirror.content
     assert len(_Mirror.asked) == 1
+
+
+def test_what_is_there_already_is_not_asked_for(mirror: str, tmp_path: Path):
+    for _ in range(2):
+        download.fetch(f"{mirror}/x", tmp_path / "wavenet-ckpt.tar", lambda done, total: None)
+    assert len(_Mirror.asked) == 1
+
+
+def test_a_page_in_place_of_a_tar_is_refused(
+    mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_Mirror, "content", b"<html>not here</html>" * 100)
+    with pytest.raises(BadInput, match=r"is no \.tar"):
+        download.fetch(f"{mirror}/x", tmp_path / "wavenet-ckpt.tar", lambda done, total: None)
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == []
 
 
 def test_what_the_server_does_not_have_names_the_mirror_option(mirror: str, tmp_path: Path):

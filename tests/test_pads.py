@@ -251,7 +251,9 @@ def test_what_the_device_cannot_start_without_is_added():
         ("acoustic_guitar", "ACOUSTIC", "AG"),
         ("electricpiano", "ELECTRIC", "EL"),
         ("kick9", "KICK9", "K9"),
-        ("x", "X", "X"),
+        ("x", "X", "XX"),
+        ("flöte", "FLÖTE", "FL"),
+        ("!!", "!!", "!!"),
     ],
 )
 def test_labels_fit_the_devices_screen(name: str, display: str, abbr: str):

@@ -275,8 +275,10 @@ class _Batch:
         """Keep the codes drawn so far; say so."""
         if self.time > self.saved:
             for block in self.missing:
-                path = self.workspace.partial(block, self.plan.block_identity(block))
-                write_array(path, self._rows(block)[:, : self.time])
+                # In a smaller batch it may have been further.
+                if _partial(self.workspace, self.plan, block).shape[1] < self.time:
+                    path = self.workspace.partial(block, self.plan.block_identity(block))
+                    write_array(path, self._rows(block)[:, : self.time])
             self.saved = self.time
         return (
             f"{self.time:,} of {self.plan.samples:,} samples of {len(self.codes)} clips "

@@ -80,6 +80,7 @@ def run(
     with only_one(workspace.lock("prepare"), busy), Stop() as stop:
         sweep(workspace.embeddings)
         sweep(workspace.root, workspace.plan.name)
+        sweep(workspace.root, workspace.plan_copy.name)
         sweep(workspace.status_folder, workspace.status("prepare").name)
         encoded = _encode(workspace, found, engine, stop, quiet)
         embeddings = {
@@ -123,7 +124,7 @@ def load_embedding(
 def _encode(
     workspace: Workspace, found: list[Note], engine: Engine, stop: Stop, quiet: bool
 ) -> int:
-    origins = _read_origins(workspace)
+    origins = read_origins(workspace)
     wanted = {note: source_notes.identity(note) for note in found}
     todo = [
         note for note in found if not _is_current(workspace, note, wanted[note], origins, engine)
@@ -132,6 +133,7 @@ def _encode(
         return 0
     conformed = {note: source_notes.read(note) for note in todo}
     refuse(problem for sound in conformed.values() for problem in sound.problems)
+    stop.here(lambda: "no note was encoded; run it again")
     progress = Progress("prepare", len(todo), "notes", workspace.status("prepare"), quiet=quiet)
     with following(progress):
         for note in todo:
@@ -154,7 +156,8 @@ def _encode(
     return len(todo)
 
 
-def _read_origins(workspace: Workspace) -> dict[str, dict[str, str]]:
+def read_origins(workspace: Workspace) -> dict[str, dict[str, str]]:
+    """Return which note and weights each embedding was made from; nothing if that is lost."""
     try:
         origins = json.loads(workspace.origins.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -195,16 +198,38 @@ def _plan(
             raise
         say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
         before = None
+    # Which clips the blocks hold is in the plan they were made for: its copy is for that.
+    before = before or _copy(workspace)
     if before is not None and _same_work(before, plan):
-        return before, 0, False
+        return before, 0, _write(workspace, before)
     if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
         raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
     kept = 0
     if before is not None and (drawn := dict(_drawn(workspace, before))):
         plan = plan.going_on_with({identity: len(codes) for identity, codes in drawn.items()})
         kept = _carry_over(workspace, plan, drawn)
-    plan.write(workspace.plan)
-    return plan, kept, True
+    return plan, kept, _write(workspace, plan)
+
+
+def _copy(workspace: Workspace) -> Plan | None:
+    try:
+        return Plan.read(workspace.plan_copy)
+    except BadInput:
+        return None
+
+
+def _write(workspace: Workspace, plan: Plan) -> bool:
+    """Write plan.json and its copy where they are not this plan; return whether one was not."""
+    written = False
+    for path in (workspace.plan_copy, workspace.plan):
+        try:
+            there = Plan.read(path) == plan
+        except BadInput:
+            there = False
+        if not there:
+            plan.write(path)
+            written = True
+    return written
 
 
 def _same_work(before: Plan, now: Plan) -> bool:

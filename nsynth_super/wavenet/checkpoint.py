@@ -107,9 +107,10 @@ def find(path: Path | None) -> Path:
                 Problem(f"{prefix}{DATA}", "is missing beside its .index", "copy it there too")
             )
         return prefix
-    if path.is_file():
+    if path.suffix in (".safetensors", ".tar") and path.is_file():
         return path
-    raise BadInput(Problem(str(path), "there is no checkpoint", _GET_ONE))
+    what = "is no checkpoint" if path.exists() else "there is no checkpoint"
+    raise BadInput(Problem(str(path), what, _GET_ONE))
 
 
 def _find_in(folder: Path) -> Path:

@@ -81,15 +81,6 @@ class Dimensions:
         convolution("logits", 1, self.skip_width, CODES)
         return table
 
-    @property
-    def multiplications(self) -> int:
-        """Multiply-accumulates of one decoder step for one clip, conditioning left out."""
-        return sum(
-            shape[1] * shape[2] * shape[3]
-            for name, shape in self.shapes().items()
-            if name.endswith("/W") and not name.startswith(("ae_", "cond_map_"))
-        )
-
 
 PUBLISHED = Dimensions()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import requests
 
-from nsynth_super.files import explained, sha256, write_json
+from nsynth_super.files import explained, only_one, sha256, write_json
 from nsynth_super.problems import BadInput, Problem
 
 URL = "http://download.magenta.tensorflow.org/models/nsynth/wavenet-ckpt.tar"
@@ -41,9 +44,33 @@ def fetch(url: str, destination: Path, progress: Callable[[int, int], None]) -> 
     Failed
         If the disk cannot hold it.
     """
-    partial = destination.with_name(destination.name + ".part")
+    if _is_there(destination):
+        return destination
+    partial = partial_of(url, destination)
+    busy = f"{destination}: another `checkpoint fetch` is at work there"
+    with only_one(partial.with_name(f".{destination.name}.lock"), busy):
+        return _fetch(url, partial, destination, progress)
+
+
+def partial_of(url: str, destination: Path) -> Path:
+    """Return where what came of `url` so far is kept; another mirror's is not gone on with."""
+    return destination.with_name(
+        f"{destination.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part"
+    )
+
+
+def _is_there(destination: Path) -> bool:
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        record = json.loads(destination.with_suffix(".json").read_text(encoding="utf-8"))
+        return bool(destination.stat().st_size == record["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _fetch(
+    url: str, partial: Path, destination: Path, progress: Callable[[int, int], None]
+) -> Path:
+    try:
         _go_on(url, partial, progress)
     except requests.RequestException as error:
         done = partial.stat().st_size if partial.exists() else 0
@@ -57,6 +84,9 @@ def fetch(url: str, destination: Path, progress: Callable[[int, int], None]) -> 
         ) from None
     except OSError as error:
         raise explained(error, partial) from error
+    if not tarfile.is_tarfile(partial):
+        partial.unlink()
+        raise BadInput(Problem(url, "is no .tar", "give a mirror of Magenta's with --url"))
     record = {"url": url, "bytes": partial.stat().st_size, "sha256": sha256(partial)}
     write_json(destination.with_suffix(".json"), record)
     os.replace(partial, destination)

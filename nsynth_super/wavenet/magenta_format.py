@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nsynth_super.files import explained
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.wavenet.dimensions import read_off
 
@@ -75,7 +76,9 @@ def _unpack(archive: Path, folder: Path) -> Path:
                 with (folder / name).open("wb") as file:
                     shutil.copyfileobj(content, file, 1 << 22)
                 prefixes.add(name.removesuffix(INDEX).removesuffix(DATA))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except OSError as error:
+        raise explained(error, folder) from error
+    except (tarfile.TarError, EOFError) as error:
         raise BadInput(
             Problem(str(archive), f"is no whole .tar ({error})", "download or copy it again")
         ) from None

@@ -13,13 +13,14 @@ import pytest
 
 from nsynth_super import files
 from nsynth_super.workspace import Workspace
-from tests.faults.packs import RUN, START, nearly
+from tests.faults.packs import RUN, START, change, nearly
 from tests.faults.processes import (
     OFTEN,
     contents,
     done,
     drawn,
     made,
+    record,
     refuses,
     temporaries,
 )
@@ -165,6 +166,27 @@ def test_a_damaged_plan_is_refused_and_made_again_with_replan(
     for stage in ("generate", "pads"):
         assert "18 of them made" not in done(run(stage, whole)).said
     assert made(whole) == made(one_block[1])
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_a_plan_that_is_lost_after_a_replan_costs_no_clip(
+    damage: str, run: RUN, whole: Workspace
+) -> None:
+    """A replanned plan has an order of its own, which its copy knows."""
+    for instrument in ("flute", "oboe", "tin_drum", "viola"):
+        record(whole, instrument, [72], 1.1)
+    change(whole, pitches=[48, 60, 72])
+    done(run("prepare", whole, "--replan"))
+    done(run("generate", whole))
+    clips, plan = contents(whole.clips), whole.plan.read_bytes()
+    if damage == "gone":
+        whole.plan.unlink()
+    else:
+        whole.plan.write_bytes(plan[:100])
+    done(run("prepare", whole, "--replan"))
+    assert whole.plan.read_bytes() == plan
+    assert "0 of them made now" in done(run("generate", whole)).said
+    assert contents(whole.clips) == clips
 
 
 def test_a_damaged_plan_without_clips_is_simply_made_again(

@@ -25,6 +25,7 @@ def fetch(obj: dict[str, bool], url: str | None) -> None:
 
     from nsynth_super.wavenet import checkpoint as model
     from nsynth_super.wavenet import download
+    from nsynth_super.wavenet.magenta_format import is_published
 
     shown = sys.stderr.isatty() and not obj["quiet"]
     with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not shown) as bar:
@@ -36,6 +37,9 @@ def fetch(obj: dict[str, bool], url: str | None) -> None:
         path = download.fetch(url or download.URL, model.fetched_path(), progress)
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     click.echo(f"{path}: {record['bytes']:,} bytes, sha256 {record['sha256']}")
+    if not is_published(path):
+        click.echo("note: its files have not the published checkpoint's sizes")
+    click.echo("next: `nsynth-super checkpoint verify` reads it once, and checks every variable")
 
 
 @checkpoint.command()

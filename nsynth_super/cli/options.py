@@ -1,0 +1,112 @@
+"""Options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nsynth_super.problems import BadInput, errors
+from nsynth_super.progress import say, stop_at_once
+from nsynth_super.settings import MAX_SEED, Settings, read
+from nsynth_super.workspace import Workspace
+
+if TYPE_CHECKING:
+    from nsynth_super.engines import TorchEngine
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ShardType(click.ParamType):  # type: ignore[type-arg]
+    """`I/N`, as a `plan.Shard`."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read `I/N`."""
+        from nsynth_super.plan import Shard
+
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Make several options one decorator."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+workspace_option = click.option(
+    "-w",
+    "--workspace",
+    "root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="The pack's folder; the current one by default.",
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    help="Of the clips' random numbers; settings.json's by default.",
+)
+fill_option = click.option(
+    "--fill-missing",
+    "fill",
+    type=click.Choice(["repeat", "repitch"]),
+    help="Fill missing pitches from the nearest: as it is, or re-pitched.",
+)
+batch_option = click.option(
+    "--batch-clips",
+    type=click.IntRange(64),
+    help="Clips to decode at once, in multiples of 64; by default what memory allows.",
+)
+model_options = options(
+    click.option(
+        "--engine", type=click.Choice(["auto", "torch"]), default="auto", help="auto is torch."
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu"]), default="auto", help="auto is cpu, for now."
+    ),
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        help="The model: .safetensors, TensorFlow's prefix, its folder or .tar. "
+        "$NSYNTH_CHECKPOINT, or the one that `checkpoint fetch` got, by default.",
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1), help="Of the CPU; one for each core by default."
+    ),
+)
+device_settings_option = click.option(
+    "--device-settings",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The device's present settings.json: its audio, MIDI and looping are kept.",
+)
+
+
+def open_model(checkpoint: Path | None, threads: int | None, **_: Any) -> TorchEngine:
+    """Load the model that `model_options` name; other options are not its business."""
+    from nsynth_super.engines import open_engine
+
+    return open_engine(checkpoint, threads)
+
+
+def settings_of(workspace: Workspace, quiet: bool) -> Settings:
+    """Read a workspace's settings, tell what is worth knowing of them, refuse what is wrong."""
+    stop_at_once()
+    settings, problems = read(workspace.settings)
+    if settings is None:
+        raise BadInput(errors(problems))
+    if not quiet:
+        for problem in problems:
+            say(f"{problem.level}: {problem}")
+    return settings
