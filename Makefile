@@ -46,6 +46,7 @@ demo: setup
 	@echo "Made: $(DEMO)/pads_output/ — one pad of 75 sounds, the device's settings.json, a manifest"
 	@echo "      $(DEMO)/wav/ — the same sounds as WAV. The model is small and untrained: they hiss."
 	@echo "Next: your own sounds, with Magenta's model:"
+	@echo "      $(BIN)/pip install -c requirements/constraints.txt -e '.[tensorflow]'"
 	@echo "      $(BIN)/nsynth-super checkpoint fetch"
 	@echo "      $(BIN)/nsynth-super new my-pack"
 

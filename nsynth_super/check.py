@@ -143,7 +143,11 @@ def _changed(
     origins = read_origins(workspace)
     for note in notes:
         name = f"{note.name[0]}_{note.name[1]}"
-        if name in plan.embeddings and origins.get(name, {}).get("note") != identity(note):
+        origin = origins.get(name, {})
+        encoded_anew = origin.get("checkpoint") == plan.checkpoint and origin.get(
+            "embedding"
+        ) != plan.embeddings.get(name)
+        if name in plan.embeddings and (origin.get("note") != identity(note) or encoded_anew):
             changed.append(f"another recording of {name}")
     begun = any(workspace.clips.glob("*.npy"))
     if changed and begun:
