@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from nsynth_super import notes as source_notes
+from nsynth_super.blocks import clips_done
 from nsynth_super.engines import Engine
 from nsynth_super.finishing import finish
 from nsynth_super.grid import Grid
@@ -23,7 +24,7 @@ from nsynth_super.plan import BLOCK, REPLAN, Plan
 from nsynth_super.problems import BadInput, NsynthSuperError, Problem, errors
 from nsynth_super.progress import amount
 from nsynth_super.settings import Settings, read
-from nsynth_super.stages.generate import blocks_at_once, clips_done
+from nsynth_super.stages.generate import blocks_at_once
 from nsynth_super.stages.prepare import read_origins
 from nsynth_super.wavenet import mulaw
 from nsynth_super.workspace import Workspace

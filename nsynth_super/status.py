@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from nsynth_super.blocks import clips_done
 from nsynth_super.plan import Plan
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.progress import alive, duration
-from nsynth_super.stages.generate import clips_done
 from nsynth_super.workspace import Workspace
 
 _SAID = {"stage", "shard", "state", "host", "per_hour", "unit", "seconds_left"}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from nsynth_super.blocks import complete
 from nsynth_super.files import write_bytes
 from nsynth_super.finishing import finish
 from nsynth_super.plan import require
 from nsynth_super.settings import SAMPLE_RATE, Settings
-from nsynth_super.stages.generate import complete
 from nsynth_super.wavenet import mulaw
 from nsynth_super.workspace import Workspace, readable_name
 

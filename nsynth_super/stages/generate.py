@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nsynth_super.blocks import begun, complete
 from nsynth_super.engines import Engine, Work
-from nsynth_super.files import only_one, read_array, sweep, write_array
+from nsynth_super.files import only_one, sweep, write_array
 from nsynth_super.plan import BLOCK, REPLAN, Plan, Shard, encoding, require
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.progress import Progress, Stop, following, say
@@ -98,7 +99,7 @@ def run(
             clips,
             "clips",
             workspace.status("generate", shard.name),
-            clips - made + sum(_partial(workspace, plan, b).size for b in missing) / plan.samples,
+            clips - made + sum(begun(workspace, plan, b).size for b in missing) / plan.samples,
             shard.name,
             quiet,
         )
@@ -132,37 +133,6 @@ def _alone(workspace: Workspace, shard: Shard, blocks: int) -> Iterator[None]:
 def blocks_at_once(engine: Engine, batch_clips: int | None) -> int:
     """Return how many blocks to decode side by side."""
     return max(1, (batch_clips or engine.batch_clips()) // BLOCK)
-
-
-def complete(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:
-    """Map a block's codes, `[clips, samples]`; None if they are not all there."""
-    path = workspace.block(block, plan.block_identity(block))
-    codes = read_array(path, "u1", 2)
-    if codes is not None and codes.shape == (len(plan.clips_of(block)), plan.samples):
-        return codes
-    if path.exists():
-        say(f"{path}: is damaged, and will be made again")
-    return None
-
-
-def _partial(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8]:
-    codes = read_array(workspace.partial(block, plan.block_identity(block)), "u1", 2)
-    clips = len(plan.clips_of(block))
-    if codes is None or codes.shape[0] != clips or codes.shape[1] > plan.samples:
-        return np.empty((clips, 0), dtype=np.uint8)
-    return codes
-
-
-def _done(workspace: Workspace, plan: Plan, block: int) -> float:
-    """Return how many clips of a block are done, begun ones by their share."""
-    if workspace.block(block, plan.block_identity(block)).exists():
-        return len(plan.clips_of(block))
-    return _partial(workspace, plan, block).size / plan.samples
-
-
-def clips_done(workspace: Workspace, plan: Plan) -> float:
-    """Return how many clips of the plan are on disk, begun ones by their share."""
-    return sum(_done(workspace, plan, block) for block in range(plan.blocks))
 
 
 def _embeddings(
@@ -230,10 +200,10 @@ class _Batch:
         self.workspace, self.plan, self.blocks, self.engine = workspace, plan, blocks, engine
         self.missing = [block for block in blocks if block in missing]
         mixes = [plan.mixes[clip] for block in blocks for clip in plan.clips_of(block)]
-        begun = [self._begun(block) for block in blocks]
-        self.time = min(codes.shape[1] for codes in begun)
+        drawn = [self._drawn(block) for block in blocks]
+        self.time = min(codes.shape[1] for codes in drawn)
         self.codes = np.zeros((len(mixes), plan.samples), dtype=np.uint8)
-        self.codes[:, : self.time] = np.concatenate([codes[:, : self.time] for codes in begun])
+        self.codes[:, : self.time] = np.concatenate([codes[:, : self.time] for codes in drawn])
         self.saved = self.time
         self.work = Work(
             encodings=np.stack([encoding(mix, embeddings) for mix in mixes]),
@@ -243,9 +213,9 @@ class _Batch:
             begun=self.codes[:, : self.time].copy(),
         )
 
-    def _begun(self, block: int) -> NDArray[np.uint8]:
+    def _drawn(self, block: int) -> NDArray[np.uint8]:
         codes = None if block in self.missing else complete(self.workspace, self.plan, block)
-        return codes if codes is not None else _partial(self.workspace, self.plan, block)
+        return codes if codes is not None else begun(self.workspace, self.plan, block)
 
     def decode(self, progress: Progress, stop: Stop) -> None:
         """Decode to the end, or to the point where a stop is asked for."""
@@ -276,7 +246,7 @@ class _Batch:
         if self.time > self.saved:
             for block in self.missing:
                 # In a smaller batch it may have been further.
-                if _partial(self.workspace, self.plan, block).shape[1] < self.time:
+                if begun(self.workspace, self.plan, block).shape[1] < self.time:
                     path = self.workspace.partial(block, self.plan.block_identity(block))
                     write_array(path, self._rows(block)[:, : self.time])
             self.saved = self.time

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super import __version__
+from nsynth_super.blocks import complete
 from nsynth_super.device import device_settings, offset, read_device_settings
 from nsynth_super.files import (
     explained,
@@ -34,7 +35,6 @@ from nsynth_super.plan import Plan, require
 from nsynth_super.problems import BadInput, Failed, Problem
 from nsynth_super.progress import Progress, Stop, following
 from nsynth_super.settings import SAMPLE_RATE, Settings, pad_name
-from nsynth_super.stages.generate import complete
 from nsynth_super.wavenet import mulaw
 from nsynth_super.workspace import Workspace
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,11 @@ from nsynth_super import notes as source_notes
 from nsynth_super.engines import Engine
 from nsynth_super.files import only_one, read_array, sweep, write_array, write_json
 from nsynth_super.notes import Fill, Note
-from nsynth_super.plan import REPLAN, Plan
+from nsynth_super.plan import Plan
 from nsynth_super.problems import BadInput, Problem, refuse
 from nsynth_super.progress import Progress, Stop, following, say
 from nsynth_super.settings import NOTE_SAMPLES, Settings
+from nsynth_super.stages.planning import settle
 from nsynth_super.wavenet.dimensions import HOP
 from nsynth_super.workspace import Workspace
 
@@ -91,8 +91,7 @@ def run(
         }
         seed = settings.seed if seed is None else seed
         wanted = Plan.of(settings, seed, engine.checkpoint_sha256, embeddings)
-        plan, kept, changed = _plan(workspace, settings, wanted, replan)
-        _forget_begun(workspace, plan)
+        plan, kept, changed = settle(workspace, settings, wanted, replan)
         return Prepared(plan, encoded, kept, changed)
 
 
@@ -182,123 +181,3 @@ def _is_current(
         "checkpoint": engine.checkpoint_sha256,
         "embedding": embedding_hash(embedding),
     }
-
-
-def _plan(
-    workspace: Workspace, settings: Settings, plan: Plan, replan: bool
-) -> tuple[Plan, int, bool]:
-    """Let `plan` take the place of the one on disk, unless that is the same work.
-
-    Returns the plan that holds, how many clips it keeps, and whether it is new.
-    """
-    try:
-        before = Plan.read(workspace.plan)
-    except BadInput as damaged:
-        if not replan and any(workspace.clips.glob("*.npy")):
-            raise
-        say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
-        before = None
-    # Which clips the blocks hold is in the plan they were made for: its copy is for that.
-    before = before or _copy(workspace)
-    if before is not None and _same_work(before, plan):
-        return before, 0, _write(workspace, before)
-    if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
-        raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
-    kept = 0
-    if before is not None and (drawn := dict(_drawn(workspace, before))):
-        plan = plan.going_on_with({identity: len(codes) for identity, codes in drawn.items()})
-        kept = _carry_over(workspace, plan, drawn)
-    return plan, kept, _write(workspace, plan)
-
-
-def _copy(workspace: Workspace) -> Plan | None:
-    try:
-        return Plan.read(workspace.plan_copy)
-    except BadInput:
-        return None
-
-
-def _write(workspace: Workspace, plan: Plan) -> bool:
-    """Write plan.json and its copy where they are not this plan; return whether one was not."""
-    written = False
-    for path in (workspace.plan_copy, workspace.plan):
-        try:
-            there = Plan.read(path) == plan
-        except BadInput:
-            there = False
-        if not there:
-            plan.write(path)
-            written = True
-    return written
-
-
-def _same_work(before: Plan, now: Plan) -> bool:
-    return replace(before, mixes=sorted(before.mixes)) == replace(now, mixes=sorted(now.mixes))
-
-
-def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
-    changed = before.differences(settings)
-    if before.seed != now.seed and not any(line.startswith("seed") for line in changed):
-        changed.append(f"seed: was {before.seed}, is {now.seed}")
-    if before.checkpoint != now.checkpoint:
-        changed.append("another checkpoint: every clip is made anew")
-    notes = [
-        n
-        for n in now.embeddings
-        if before.embeddings.get(n, now.embeddings[n]) != now.embeddings[n]
-    ]
-    if notes and before.checkpoint == now.checkpoint:
-        valid = {before.clip_identity(mix) for mix in before.mixes}
-        stale = sum(now.clip_identity(mix) not in valid for mix in now.mixes)
-        changed.append(
-            f"{', '.join(notes)} sound different: {stale} of {len(now.mixes)} clips are made anew"
-        )
-    return f"is for something else: {'; '.join(changed) or 'another version of this program'}"
-
-
-def _drawn(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield the identity and the codes of every clip that has some on disk, whole or begun."""
-    for block in range(plan.blocks):
-        codes = _codes(workspace, plan, block)
-        if codes is not None:
-            for clip, row in zip(plan.clips_of(block), codes, strict=True):
-                yield plan.clip_identity(plan.mixes[clip]), row
-
-
-def _carry_over(workspace: Workspace, plan: Plan, drawn: Mapping[str, NDArray[np.uint8]]) -> int:
-    """Write the blocks of `plan` whose every clip has codes; return how many clips are whole."""
-    kept = 0
-    for block in range(plan.blocks):
-        clips = [plan.clip_identity(plan.mixes[clip]) for clip in plan.clips_of(block)]
-        rows = [drawn[clip] for clip in clips if clip in drawn]
-        if len(rows) < len(clips):
-            break
-        samples = min(plan.samples, *map(len, rows))
-        there = _codes(workspace, plan, block)
-        if there is None or there.shape[1] < samples:
-            path = workspace.block if samples == plan.samples else workspace.partial
-            codes = np.stack([row[:samples] for row in rows])
-            write_array(path(block, plan.block_identity(block)), codes)
-        if samples == plan.samples:
-            kept += len(clips)
-    return kept
-
-
-def _forget_begun(workspace: Workspace, plan: Plan) -> None:
-    """Remove the blocks that earlier plans began: what is valid of them has been carried over."""
-    ours = {workspace.partial(block, plan.block_identity(block)) for block in range(plan.blocks)}
-    for path in set(workspace.clips.glob("*.part.npy")) - ours:
-        with suppress(OSError):
-            path.unlink()
-
-
-def _codes(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8] | None:
-    """Map the codes of a block, whole or begun, `[clips, samples so far]`; None if it has none."""
-    clips = len(plan.clips_of(block))
-    whole = read_array(workspace.block(block, plan.block_identity(block)), "u1", 2)
-    if whole is not None and whole.shape == (clips, plan.samples):
-        return whole
-    begun = read_array(workspace.partial(block, plan.block_identity(block)), "u1", 2)
-    if begun is not None and len(begun) == clips and 0 < begun.shape[1] <= plan.samples:
-        return begun
-    return None
