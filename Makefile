@@ -1,17 +1,20 @@
 # make demo   sets up, makes a small pack from the bundled notes, says what to do next
 # make test   sets up and runs the tests
 # make lint   ruff, mypy, shellcheck
+# make image  builds nsynth.sif, the container image, with Apptainer: build.py (IMAGE_ARGS=--help)
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 DEMO ?= demo
+IMAGE_ARGS ?=
 
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt $(PIP_ARGS)
-SCRIPTS := .ci/run tests/oracle/setup
+SCRIPTS := .ci/run tests/oracle/setup tests/cluster/setup tests/cluster/image patches/apply \
+  requirements/python2.7-on-debian-12 $(wildcard entrypoints/* slurm/*)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint image clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed
@@ -29,6 +32,10 @@ setup: .venv/.installed
 
 .venv/.installed-test: .venv/.installed
 	@$(INSTALL) -e '.[test]'
+	@touch $@
+
+.venv/.installed-image: .venv/.installed
+	@$(INSTALL) -e '.[image]'
 	@touch $@
 
 .venv/.installed-lint: .venv/.installed
@@ -59,5 +66,8 @@ lint: .venv/.installed-lint
 	@$(BIN)/mypy
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo "shellcheck is not here: skipped"; fi
 
+image: .venv/.installed-image
+	@$(BIN)/python build.py $(IMAGE_ARGS)
+
 clean:
-	rm -rf .venv .oracle $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .oracle .cluster $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

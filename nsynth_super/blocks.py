@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +40,7 @@ def _done(workspace: Workspace, plan: Plan, block: int) -> float:
     return begun(workspace, plan, block).size / plan.samples
 
 
-def clips_done(workspace: Workspace, plan: Plan) -> float:
-    """Return how many clips of the plan are on disk, begun ones by their share."""
-    return sum(_done(workspace, plan, block) for block in range(plan.blocks))
+def clips_done(workspace: Workspace, plan: Plan, blocks: Iterable[int] | None = None) -> float:
+    """Return how many clips of these blocks, or of all, are on disk, begun ones by their share."""
+    every = range(plan.blocks) if blocks is None else blocks
+    return sum(_done(workspace, plan, block) for block in every)

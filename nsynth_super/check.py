@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import psutil
 
+from nsynth_super import machine
 from nsynth_super import notes as source_notes
 from nsynth_super.blocks import clips_done
 from nsynth_super.engines import Engine
@@ -116,7 +116,8 @@ def run(
     with _noting(report):
         _check_disk(workspace, settings, report, plan)
     if engine is not None:
-        _estimate(report, settings, engine, batch_clips)
+        with _noting(report):
+            _estimate(report, settings, engine, batch_clips)
         if plan is not None and report.seconds and not plan.differences(settings):
             done = clips_done(workspace, plan) / max(report.clips, 1)
             report.seconds_left = report.seconds * (1 - min(done, 1.0))
@@ -183,12 +184,12 @@ def _check_disk(
 def _estimate(report: Report, settings: Settings, engine: Engine, batch_clips: int | None) -> None:
     batch = min(report.clips, blocks_at_once(engine, batch_clips) * BLOCK)
     memory = engine.memory(batch)
-    if memory > psutil.virtual_memory().total:
+    if memory > machine.memory():
         report.problems.append(
             Problem(
                 "memory",
                 f"{batch} clips at once need {amount(memory)}",
-                f"this machine is too small for the model; {BLOCK} clips is the least",
+                f"{amount(machine.memory())} may be used here, and {BLOCK} clips is the least",
             )
         )
         return

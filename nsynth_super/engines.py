@@ -1,21 +1,21 @@
 """What makes embeddings of notes and codes of encodings. The stages know no other word.
 
-One engine so far: `torch`, ours. `Engine` is the wall that others are put behind.
+`Engine` is what they may ask. `TorchEngine` is ours; the original, in `magenta.py`, is another.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from nsynth_super import machine
 from nsynth_super.settings import NOTE_SAMPLES
 from nsynth_super.wavenet import mulaw
 from nsynth_super.wavenet.checkpoint import Checkpoint, load
@@ -46,7 +46,8 @@ class Work:
     samples : int
         How many to decode.
     begun : ndarray of uint8, `[clips, samples so far]`
-        Codes that an earlier run drew; decoding goes on behind them.
+        Codes that an earlier run drew; decoding goes on behind them. None for an engine that does
+        not resume.
     """
 
     encodings: NDArray[np.float32]
@@ -56,10 +57,35 @@ class Work:
     begun: NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What an engine has to tell of a work under way.
+
+    Attributes
+    ----------
+    codes : ndarray of uint8, `[clips, times]`
+        Those that follow the ones before; possibly of no length.
+    time : int
+        How many samples of every clip are drawn by now, handed over or not.
+    """
+
+    codes: NDArray[np.uint8]
+    time: int
+
+
 class Engine(Protocol):
-    """What a stage may ask of an engine."""
+    """What a stage may ask of an engine.
+
+    Attributes
+    ----------
+    name : str
+    resumes : bool
+        Whether it can go on behind codes that were drawn before. One that cannot is given none,
+        and what it is stopped in begins anew.
+    """
 
     name: str
+    resumes: bool
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -72,11 +98,14 @@ class Engine(Protocol):
     def describe(self) -> str:
         """Say on one line what computes, where and how."""
 
-    def encode(self, notes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn notes, `[notes, samples]`, into embeddings, `[notes, frames, embedding]`."""
+    def encode(self, notes: NDArray[np.float32]) -> Generator[NDArray[np.float32], None, None]:
+        """Turn notes, `[notes, samples]`, into embeddings, `[some, frames, embedding]`, in order.
 
-    def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
-        """Yield the codes of `work` in pieces, `[clips, times]`, possibly of no length."""
+        Like `decode`, it yields often, even if it has none to give, and ends when it is closed.
+        """
+
+    def decode(self, work: Work) -> Generator[Piece, None, None]:
+        """Yield the codes of `work` in pieces, about four times a second."""
 
     def batch_clips(self) -> int:
         """Say how many clips to decode at once, by the memory there is."""
@@ -99,18 +128,19 @@ class TorchEngine:
     checkpoint : Checkpoint
         The weights.
     threads : int or None
-        Of the CPU; None leaves it to PyTorch (one for each core), or is one for a small model.
+        Of the CPU; None is one for each core that this process may use, or one for a small model.
     """
 
     name = "torch"
+    resumes = True
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         import torch
 
-        if threads is None and checkpoint.dimensions.width < _WORTH_SHARING:
-            threads = 1
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if threads is None:
+            small = checkpoint.dimensions.width < _WORTH_SHARING
+            threads = 1 if small else machine.processors()
+        torch.set_num_threads(threads)
         self._checkpoint = checkpoint
         self._weights = {name: torch.from_numpy(w) for name, w in checkpoint.weights.items()}
 
@@ -130,21 +160,22 @@ class TorchEngine:
 
         return f"torch {torch.__version__}, CPU, float32, {torch.get_num_threads()} threads"
 
-    def encode(self, notes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn notes, `[notes, samples]`, into embeddings, `[notes, frames, embedding]`."""
+    def encode(self, notes: NDArray[np.float32]) -> Generator[NDArray[np.float32], None, None]:
+        """Turn notes, `[notes, samples]`, into embeddings, `[1, frames, embedding]` each."""
         import torch
 
         from nsynth_super.wavenet.encoder import encode
 
-        codes = torch.from_numpy(mulaw.encode(notes))
-        with torch.inference_mode():
-            one_by_one = [encode(self._weights, self.dimensions, code[None]) for code in codes]
-            return np.asarray(torch.cat(one_by_one).numpy())
+        for note in notes:
+            codes = torch.from_numpy(mulaw.encode(note))
+            with torch.inference_mode():
+                embedding = encode(self._weights, self.dimensions, codes[None])
+            yield np.asarray(embedding.numpy())
 
     def batch_clips(self) -> int:
         """Say how many clips to decode at once: 256, or fewer on a small machine."""
-        # Of the machine's memory, not of what is free now: a run that goes on must batch alike.
-        fits = int(psutil.virtual_memory().total * 0.5 // self.memory(1))
+        # Of what it may use, not of what is free now: a run that goes on must batch alike.
+        fits = int(machine.memory() * 0.5 // self.memory(1))
         return min(256, fits)
 
     def memory(self, clips: int) -> int:
@@ -153,7 +184,7 @@ class TorchEngine:
 
         return CpuDecoder.state_bytes(self.dimensions, clips)
 
-    def decode(self, work: Work) -> Iterator[NDArray[np.uint8]]:
+    def decode(self, work: Work) -> Generator[Piece, None, None]:
         """Yield the codes of `work` in pieces of about a quarter of a second's work.
 
         The state is a function of the last `receptive_field` codes: where codes are given, that
@@ -192,10 +223,10 @@ class TorchEngine:
                     code = draw(logits, uniform[at])
                     out.append(code)
             if time.monotonic() - since > CHUNK_SECONDS:
-                yield _stacked(out, clips)
+                yield Piece(_stacked(out, clips), max(t + 1, given))
                 out = []
                 since = time.monotonic()
-        yield _stacked(out, clips)
+        yield Piece(_stacked(out, clips), work.samples)
 
     def measure(self, clips: int, seconds: float = 2.0) -> float:
         """Return the seconds that one step of `clips` clips takes here: the median of some."""
@@ -220,7 +251,7 @@ class TorchEngine:
         """Return the seconds that encoding one note takes here: an eighth of one, times eight."""
         eighth = np.zeros((1, NOTE_SAMPLES // 8 // HOP * HOP), dtype=np.float32)
         begin = time.perf_counter()
-        self.encode(eighth)
+        next(self.encode(eighth))
         return (time.perf_counter() - begin) * NOTE_SAMPLES / eighth.shape[1]
 
 
@@ -230,12 +261,42 @@ def _stacked(codes: Sequence[object], clips: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(code) for code in codes], axis=1).astype(np.uint8)
 
 
-def open_engine(checkpoint: Path | None, threads: int | None = None) -> TorchEngine:
+def open_engine(
+    checkpoint: Path | None,
+    threads: int | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    magenta: Path | None = None,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> Engine:
     """Load a checkpoint and return the engine that runs it.
+
+    Parameters
+    ----------
+    checkpoint : Path or None
+        See `wavenet.checkpoint.find`.
+    threads : int or None
+        Of the CPU; by default one for each core that this process may use.
+    engine : {"auto", "torch", "magenta"}
+        `auto` is `torch`.
+    device : {"auto", "cpu"}
+        `cpu` leaves a GPU unused.
+    magenta : Path or None
+        The Python 2.7 that has Magenta; by default $NSYNTH_MAGENTA.
+    quiet, verbose : bool
+        Let the engine say nothing but what went wrong; let it show what a program that failed said.
 
     Raises
     ------
     BadInput
-        If there is no checkpoint, or it is not NSynth's.
+        If there is no checkpoint, or it is not NSynth's; if the engine cannot run here.
     """
-    return TorchEngine(load(checkpoint), threads)
+    if engine != "magenta":
+        return TorchEngine(load(checkpoint), threads)
+    from nsynth_super.magenta import MagentaEngine
+    from nsynth_super.python27 import Python27
+
+    # What is refused for the machine's sake is refused before gigabytes are read.
+    python = Python27.found(magenta, threads, device, quiet, verbose)
+    return MagentaEngine(load(checkpoint), python)

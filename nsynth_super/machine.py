@@ -7,6 +7,7 @@ work is, and decides nothing: `workers` and the engines do.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from nsynth_super.problems import BadInput, Problem
 
 SHARDS = "NSYNTH_SHARDS"
 """Names how many parts the plan has, where only some tasks of an array are submitted again."""
+
+WORKERS = "NSYNTH_WORKERS"
+"""Names how many processes of ours share this one's memory; `workers` sets it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     Raises
     ------
     BadInput
-        If $NSYNTH_SHARDS is no number, or the task's number is not below it.
+        If $NSYNTH_SHARDS is no number, or the task's number is not below it; if it is not set, and
+        the array has gaps: nobody can tell how many parts there are, or which one is whose.
     """
     index, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in environment:
@@ -72,9 +77,18 @@ def shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
                 )
         else:
             first = int(environment.get("SLURM_ARRAY_TASK_MIN", task))
+            last = int(environment.get("SLURM_ARRAY_TASK_MAX", task))
             step = int(environment.get("SLURM_ARRAY_TASK_STEP") or 1)
-            index = (task - first) // step
             count = int(environment.get("SLURM_ARRAY_TASK_COUNT", 1))
+            index = (task - first) // step
+            if count != (last - first) // step + 1:
+                raise BadInput(
+                    Problem(
+                        "the job array",
+                        f"has gaps: {count} tasks from {first} to {last}",
+                        f"say in {SHARDS} how many parts the plan has",
+                    )
+                )
     # In a batch script SLURM_NTASKS counts tasks that were asked for; this counts those that run.
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     task = int(environment.get("SLURM_PROCID", 0)) if tasks > 1 else 0
@@ -90,30 +104,31 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     there = _asked()
     if visible is None:
-        return there
+        return [gpu for name, gpu in there.items() if name.isdecimal()]
     named = [name.strip() for name in visible.split(",")]
     if "-1" in named:
         named = named[: named.index("-1")]
-    by_name = {gpu.name: gpu for gpu in there}
-    return [by_name.get(name, Gpu(name)) for name in named if name and name != "NoDevFiles"]
+    return [there.get(name, Gpu(name)) for name in named if name and name != "NoDevFiles"]
 
 
-def _asked() -> list[Gpu]:
+def _asked() -> dict[str, Gpu]:
+    """Return the GPUs that the driver tells of, each by its index and by its UUID."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return []
-    question = [program, "--query-gpu=index,name,compute_cap", "--format=csv,noheader"]
+        return {}
+    question = [program, "--query-gpu=index,uuid,name,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=True)
+        answer = subprocess.run(question, capture_output=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    found = []
-    for line in answer.stdout.splitlines():
-        index, _, rest = line.partition(",")
-        model, _, capability = rest.rpartition(",")
-        major, _, minor = capability.strip().partition(".")
-        known = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
-        found.append(Gpu(index.strip(), model.strip(), known))
+        return {}
+    found: dict[str, Gpu] = {}
+    for line in answer.decode(errors="replace").splitlines():
+        index, *about = (part.strip() for part in line.split(","))
+        if index.isdecimal() and len(about) == 3:  # not a line that says what is wrong
+            uuid, model, capability = about
+            known = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
+            both = (int(known[1]), int(known[2])) if known else None
+            found |= {name: Gpu(name, model, both) for name in (index, uuid)}
     return found
 
 
@@ -124,13 +139,25 @@ def processors(environment: Mapping[str, str] = os.environ) -> int:
     return min(here, int(given)) if given and given.isdigit() else here
 
 
-def memory(environment: Mapping[str, str] = os.environ) -> int:
+def memory(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> int:
     """Return how many bytes of memory this process may use: the least of what limits it.
 
-    The machine's memory, its control group's limit (a container's, a job's), the job's of Slurm.
-    What is free at the moment is not asked: a run that goes on must come to the same number.
+    The machine's memory, its control group's limit (a container's, a job's), the job's of Slurm;
+    each of $NSYNTH_WORKERS processes has its share, and each of a step's tasks on one node. What is
+    free at the moment is not asked: a run that goes on must come to the same number.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+    root : Path
+        Where /proc and /sys are.
+
+    Raises
+    ------
+    BadInput
+        If $NSYNTH_WORKERS is no number.
     """
-    limits = [int(psutil.virtual_memory().total), *_cgroup_limits()]
+    limits = [int(psutil.virtual_memory().total), *_cgroup_limits(root)]
     if (per_node := environment.get("SLURM_MEM_PER_NODE", "")).isdigit() and int(per_node):
         limits.append(int(per_node) << 20)
     elif (per_cpu := environment.get("SLURM_MEM_PER_CPU", "")).isdigit() and int(per_cpu):
@@ -138,22 +165,29 @@ def memory(environment: Mapping[str, str] = os.environ) -> int:
             environment.get("SLURM_CPUS_ON_NODE") or environment.get("SLURM_CPUS_PER_TASK") or "1"
         )
         limits.append((int(per_cpu) << 20) * int(cpus))
-    return min(limits)
+    workers = _positive(WORKERS, environment.get(WORKERS) or "1")
+    return min(limits) // (workers * _tasks_on_a_node(environment))
 
 
-def _cgroup_limits() -> list[int]:
+def _tasks_on_a_node(environment: Mapping[str, str]) -> int:
+    """Return how many tasks of this step are on one node, on that which has the most."""
+    said = environment.get("SLURM_STEP_TASKS_PER_NODE", "")  # 4(x2),1: two nodes of 4, one of 1
+    return max((int(count) for count in re.findall(r"(?:^|,)([0-9]+)", said)), default=1)
+
+
+def _cgroup_limits(root: Path) -> list[int]:
     """Return the limits of this process's control groups, from its own up to the root."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        lines = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2
-            mounted, file = Path("/sys/fs/cgroup"), "memory.max"
+            mounted, file = root / "sys/fs/cgroup", "memory.max"
         elif "memory" in controllers.split(","):
-            mounted, file = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+            mounted, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
         else:
             continue
         group = mounted / path.lstrip("/")
@@ -175,6 +209,6 @@ def scratch(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def _positive(name: str, said: str) -> int:
-    if said.isdigit() and int(said) > 0:
+    if said.isdecimal() and int(said) > 0:
         return int(said)
     raise BadInput(Problem(name, f"is {said!r}, expected a number above 0", "unset it, or mend it"))

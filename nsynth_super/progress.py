@@ -152,7 +152,7 @@ class Progress:
             "updated": round(time.time()),
             **{
                 k.lower(): v
-                for k in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID")
+                for k in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "CUDA_VISIBLE_DEVICES")
                 if (v := os.environ.get(k))
             },
         }

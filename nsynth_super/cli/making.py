@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsynth_super.cli.options import (
+    CountType,
     ShardType,
     batch_option,
     device_settings_option,
@@ -23,7 +25,7 @@ from nsynth_super.settings import Settings
 from nsynth_super.workspace import Workspace
 
 if TYPE_CHECKING:
-    from nsynth_super.engines import TorchEngine
+    from nsynth_super.engines import Engine
 
 
 @click.command()
@@ -46,7 +48,7 @@ def prepare(obj: dict[str, bool], /, root: Path, replan: bool, **options: Any) -
 def _prepare(
     workspace: Workspace,
     settings: Settings,
-    engine: TorchEngine,
+    engine: Engine,
     obj: dict[str, bool],
     fill: Any,
     seed: int | None,
@@ -71,22 +73,62 @@ def _prepare(
 @model_options
 @batch_option
 @click.option(
-    "--shard", type=ShardType(), help="Part I of N, from 0/N to (N-1)/N: one for each machine."
+    "--shard",
+    type=ShardType(),
+    help="Part I of N, from 0/N to (N-1)/N: one for each machine; auto: this Slurm task's.",
 )
-@click.pass_obj
+@click.option(
+    "--workers",
+    type=CountType(),
+    default=1,
+    help="Processes that share the work; auto: one for each GPU that may be used.",
+)
+@click.pass_context
 def generate(
-    obj: dict[str, bool], /, root: Path, shard: Any, batch_clips: int | None, **options: Any
+    ctx: click.Context,
+    /,
+    root: Path,
+    shard: Any,
+    workers: int,
+    batch_clips: int | None,
+    **options: Any,
 ) -> None:
     """Decode the plan's clips; goes on where it stopped."""
-    workspace = Workspace(root)
+    from nsynth_super import workers as side_by_side
+    from nsynth_super.plan import Shard
+
+    obj, workspace = ctx.obj, Workspace(root)
     settings = settings_of(workspace, obj["quiet"])
-    _generate(workspace, settings, open_model(**options), obj, shard, batch_clips)
+    part = shard or Shard()
+    team = side_by_side.planned(part, workers or None, options["threads"]) if workers != 1 else []
+    if len(team) < 2:
+        _generate(workspace, settings, open_model(**options), obj, shard, batch_clips)
+        return
+    from nsynth_super.plan import require
+    from nsynth_super.wavenet import checkpoint
+
+    checkpoint.find(options["checkpoint"])  # one line now, not one from each worker
+    plan = require(workspace.plan, settings)
+    side_by_side.generate(workspace, plan, part, team, _one_of_a_team(ctx), obj["quiet"])
+    if not obj["quiet"]:
+        clips = sum(len(plan.clips_of(block)) for block in part.blocks(plan.blocks))
+        say(f"generate: {clips:,} clips are there")
+
+
+def _one_of_a_team(ctx: click.Context) -> list[str]:
+    """Return the command of one worker, but for its shard and threads: with the options given."""
+    words = [sys.executable, "-m", "nsynth_super", "-q", *["-v"] * ctx.obj["verbose"], "generate"]
+    for option in ctx.command.params:
+        value = ctx.params[str(option.name)]
+        if value is not None and option.name not in ("shard", "workers", "threads"):
+            words += [option.opts[-1], str(value)]
+    return words
 
 
 def _generate(
     workspace: Workspace,
     settings: Settings,
-    engine: TorchEngine,
+    engine: Engine,
     obj: dict[str, bool],
     shard: Any = None,
     batch_clips: int | None = None,

@@ -14,24 +14,41 @@ from nsynth_super.settings import MAX_SEED, Settings, read
 from nsynth_super.workspace import Workspace
 
 if TYPE_CHECKING:
-    from nsynth_super.engines import TorchEngine
+    from nsynth_super.engines import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]
-    """`I/N`, as a `plan.Shard`."""
+    """`I/N`, or `auto`, as a `plan.Shard`."""
 
-    name = "I/N"
+    name = "I/N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read `I/N`."""
+        """Read `I/N`; ask Slurm's variables for `auto`."""
+        from nsynth_super import machine
         from nsynth_super.plan import Shard
 
+        if isinstance(value, Shard):
+            return value
+        if value == "auto":
+            return Shard(*machine.shard())
         try:
-            return value if isinstance(value, Shard) else Shard.parse(value)
+            return Shard.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class CountType(click.ParamType):  # type: ignore[type-arg]
+    """A number above 0, or `auto`, which is 0."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        if value == "auto":
+            return 0
+        return click.IntRange(1).convert(value, param, ctx)
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -67,12 +84,29 @@ fill_option = click.option(
 batch_option = click.option(
     "--batch-clips",
     type=click.IntRange(64),
-    help="Clips to decode at once, in multiples of 64; by default what memory allows.",
+    envvar="NSYNTH_BATCH_CLIPS",
+    help="Clips to decode at once, in multiples of 64; $NSYNTH_BATCH_CLIPS, or what memory allows, "
+    "by default.",
+)
+magenta_option = click.option(
+    "--magenta",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PYTHON",
+    help="The Python 2.7 that has Magenta, for --engine magenta; $NSYNTH_MAGENTA by default.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Of the CPU; one for each core that may be used by default.",
 )
 model_options = options(
     click.option(
-        "--engine", type=click.Choice(["auto", "torch"]), default="auto", help="auto is torch."
+        "--engine",
+        type=click.Choice(["auto", "torch", "magenta"]),
+        default="auto",
+        help="Ours on PyTorch, or the original on TensorFlow 1.15; auto is torch.",
     ),
+    magenta_option,
     click.option(
         "--device", type=click.Choice(["auto", "cpu"]), default="auto", help="auto is cpu, for now."
     ),
@@ -82,9 +116,7 @@ model_options = options(
         help="The model: .safetensors, TensorFlow's prefix, its folder or .tar. "
         "$NSYNTH_CHECKPOINT, or the one that `checkpoint fetch` got, by default.",
     ),
-    click.option(
-        "--threads", type=click.IntRange(1), help="Of the CPU; one for each core by default."
-    ),
+    threads_option,
 )
 device_settings_option = click.option(
     "--device-settings",
@@ -93,11 +125,21 @@ device_settings_option = click.option(
 )
 
 
-def open_model(checkpoint: Path | None, threads: int | None, **_: Any) -> TorchEngine:
-    """Load the model that `model_options` name; other options are not its business."""
+def open_model(
+    checkpoint: Path | None,
+    threads: int | None,
+    engine: str,
+    device: str,
+    magenta: Path | None,
+    **_: Any,
+) -> Engine:
+    """Open the engine that `model_options` name; other options are not its business."""
     from nsynth_super.engines import open_engine
 
-    return open_engine(checkpoint, threads)
+    said = click.get_current_context().obj
+    return open_engine(
+        checkpoint, threads, engine, device, magenta, said["quiet"], said["verbose"]
+    )
 
 
 def settings_of(workspace: Workspace, quiet: bool) -> Settings:

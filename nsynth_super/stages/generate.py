@@ -2,7 +2,8 @@
 
 Blocks are written whole. A block under way is kept as the codes drawn so far, which is all that its
 decoder's state is made of: a run that was stopped, killed or requeued goes on from there and ends
-with the bytes of one that never stopped.
+with the bytes of one that never stopped. An engine that cannot go on keeps nothing of a block under
+way, and takes nothing that another engine kept.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +96,13 @@ def run(
             for start in range(blocks.start, blocks.stop, at_once)
             if not set(batch := range(start, min(start + at_once, blocks.stop))).isdisjoint(missing)
         ]
+        under_way = sum(begun(workspace, plan, b).size for b in missing) / plan.samples
         progress = Progress(
             "generate",
             clips,
             "clips",
             workspace.status("generate", shard.name),
-            clips - made + sum(begun(workspace, plan, b).size for b in missing) / plan.samples,
+            clips - made + (under_way if engine.resumes else 0),
             shard.name,
             quiet,
         )
@@ -215,26 +218,38 @@ class _Batch:
 
     def _drawn(self, block: int) -> NDArray[np.uint8]:
         codes = None if block in self.missing else complete(self.workspace, self.plan, block)
-        return codes if codes is not None else begun(self.workspace, self.plan, block)
+        if codes is not None:
+            return codes
+        drawn = begun(self.workspace, self.plan, block)
+        return drawn if self.engine.resumes else drawn[:, :0]
 
     def decode(self, progress: Progress, stop: Stop) -> None:
         """Decode to the end, or to the point where a stop is asked for."""
         last_save = time.monotonic()
         clips = sum(len(self.plan.clips_of(block)) for block in self.missing)
-        for piece in self.engine.decode(self.work):
-            count = piece.shape[1]
-            self.codes[:, self.time : self.time + count] = piece
-            self.time += count
-            progress.advance(clips * count / self.plan.samples)
-            if self.time < self.plan.samples:
-                stop.here(self._save)
-                if time.monotonic() - last_save > SAVE_EVERY:
-                    self._save()
-                    last_save = time.monotonic()
+        told = self.time
+        with closing(self.engine.decode(self.work)) as pieces:
+            for piece in pieces:
+                self._take(piece.codes)
+                progress.advance(clips * (piece.time - told) / self.plan.samples)
+                told = piece.time
+                if self.time == self.plan.samples:
+                    break
+                if self.engine.resumes:
+                    stop.here(self._save)
+                    if time.monotonic() - last_save > SAVE_EVERY:
+                        self._save()
+                        last_save = time.monotonic()
+                else:
+                    stop.here(partial(self._give_up, told, progress))
         if self.time != self.plan.samples:
             raise RuntimeError(f"the engine ended at sample {self.time:,}")
         self._finish()
         stop.here(lambda: "every clip begun is complete on disk; run it again to go on")
+
+    def _take(self, codes: NDArray[np.uint8]) -> None:
+        self.codes[:, self.time : self.time + codes.shape[1]] = codes
+        self.time += codes.shape[1]
 
     def _rows(self, block: int) -> NDArray[np.uint8]:
         first = self.blocks.start * BLOCK
@@ -253,6 +268,17 @@ class _Batch:
         return (
             f"{self.time:,} of {self.plan.samples:,} samples of {len(self.codes)} clips "
             "are safe on disk; run it again to go on"
+        )
+
+    def _give_up(self, drawn: int, progress: Progress) -> str:
+        """Count what is lost as not done; say so."""
+        clips = sum(len(self.plan.clips_of(block)) for block in self.missing)
+        progress.advance(-clips * drawn / self.plan.samples)
+        begins = "block under way begins" if len(self.missing) == 1 else "blocks under way begin"
+        return (
+            f"{self.engine.name} cannot go on inside a block: the {begins} anew "
+            f"({drawn:,} of {self.plan.samples:,} samples of {clips} clips are lost), "
+            "blocks that were complete are safe; run it again to go on"
         )
 
     def _finish(self) -> None:

@@ -46,11 +46,12 @@ def settle(
     BadInput
         If clips would be given up without `replan`; what changed is named.
     """
+    standing = None if replan else worth_keeping(workspace)
+    if standing is not None:
+        refuse_loss(workspace, standing, settings, plan)
     try:
         before = Plan.read(workspace.plan)
     except BadInput as damaged:
-        if not replan and any(workspace.clips.glob("*.npy")):
-            raise
         say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
         before = None
     # Which clips the blocks hold is in the plan they were made for: its copy is for that.
@@ -58,8 +59,6 @@ def settle(
     if before is not None and _same_work(before, plan):
         _forget_begun(workspace, before)
         return before, 0, _write(workspace, before)
-    if before is not None and any(workspace.clips.glob("*.npy")) and not replan:
-        raise BadInput(Problem(str(workspace.plan), _what_changed(before, settings, plan), REPLAN))
     kept = 0
     if before is not None and (drawn := dict(_drawn(workspace, before))):
         plan = plan.going_on_with({identity: len(codes) for identity, codes in drawn.items()})
@@ -67,6 +66,32 @@ def settle(
     changed = _write(workspace, plan)
     _forget_begun(workspace, plan)
     return plan, kept, changed
+
+
+def worth_keeping(workspace: Workspace) -> Plan | None:
+    """Return the plan that the clips on disk were made for; None if there are no clips.
+
+    Raises
+    ------
+    BadInput
+        If there are clips, and the plan is damaged.
+    """
+    if not any(workspace.clips.glob("*.npy")):
+        return None
+    return Plan.read(workspace.plan) or _copy(workspace)
+
+
+def refuse_loss(workspace: Workspace, standing: Plan, settings: Settings, plan: Plan) -> None:
+    """Refuse a plan that gives up clips of the one that stands; what changed is named.
+
+    Raises
+    ------
+    BadInput
+        If the two are not the same work.
+    """
+    if not _same_work(standing, plan):
+        what = _what_changed(standing, settings, plan)
+        raise BadInput(Problem(str(workspace.plan), what, REPLAN))
 
 
 def _copy(workspace: Workspace) -> Plan | None:

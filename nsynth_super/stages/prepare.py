@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from nsynth_super.plan import Plan
 from nsynth_super.problems import BadInput, Problem, refuse
 from nsynth_super.progress import Progress, Stop, following, say
 from nsynth_super.settings import NOTE_SAMPLES, Settings
-from nsynth_super.stages.planning import settle
+from nsynth_super.stages.planning import refuse_loss, settle, worth_keeping
 from nsynth_super.wavenet.dimensions import HOP
 from nsynth_super.workspace import Workspace
 
@@ -82,17 +83,26 @@ def run(
         sweep(workspace.root, workspace.plan.name)
         sweep(workspace.root, workspace.plan_copy.name)
         sweep(workspace.status_folder, workspace.status("prepare").name)
-        encoded = _encode(workspace, found, engine, stop, quiet)
-        embeddings = {
-            f"{instrument}_{pitch}": embedding_hash(
-                load_embedding(workspace, (instrument, pitch), engine)
-            )
-            for instrument, pitch in (note.name for note in found)
-        }
         seed = settings.seed if seed is None else seed
-        wanted = Plan.of(settings, seed, engine.checkpoint_sha256, embeddings)
-        plan, kept, changed = settle(workspace, settings, wanted, replan)
-        return Prepared(plan, encoded, kept, changed)
+        todo = _todo(workspace, found, engine)
+        standing = worth_keeping(workspace) if todo and not replan else None
+
+        def plan_of(embeddings: Mapping[str, str]) -> Plan:
+            return Plan.of(settings, seed, engine.checkpoint_sha256, embeddings)
+
+        def agree(embeddings: Mapping[str, str]) -> None:
+            if standing is not None:
+                refuse_loss(workspace, standing, settings, plan_of(embeddings))
+
+        foreseen = _foreseen(workspace, found, standing, engine)
+        agree(foreseen)
+        _encode(workspace, todo, engine, foreseen, agree, stop, quiet)
+        embeddings = {
+            called(note): embedding_hash(load_embedding(workspace, note.name, engine))
+            for note in found
+        }
+        plan, kept, changed = settle(workspace, settings, plan_of(embeddings), replan)
+        return Prepared(plan, len(todo), kept, changed)
 
 
 def embedding_hash(embedding: NDArray[np.float32]) -> str:
@@ -120,39 +130,92 @@ def load_embedding(
     return np.asarray(array, dtype=np.float32)
 
 
-def _encode(
-    workspace: Workspace, found: list[Note], engine: Engine, stop: Stop, quiet: bool
-) -> int:
+def _todo(workspace: Workspace, found: list[Note], engine: Engine) -> dict[Note, str]:
+    """Return the notes that must be encoded, and the identity of each."""
     origins = read_origins(workspace)
-    wanted = {note: source_notes.identity(note) for note in found}
-    todo = [
-        note for note in found if not _is_current(workspace, note, wanted[note], origins, engine)
-    ]
+    identities = {note: source_notes.identity(note) for note in found}
+    return {
+        note: identity
+        for note, identity in identities.items()
+        if not _is_current(workspace, note, identity, origins, engine)
+    }
+
+
+def _foreseen(
+    workspace: Workspace, found: list[Note], standing: Plan | None, engine: Engine
+) -> dict[str, str]:
+    """Return what is known of the embeddings' hashes before any note is encoded, by name.
+
+    A note that is known to be another recording than the one that the plan was made with has a
+    hash that no embedding has. Where nothing is known, the plan's own is expected.
+    """
+    if standing is None:
+        return {}
+    origins = read_origins(workspace)
+    foreseen = {}
+    for note in found:
+        name, identity = called(note), source_notes.identity(note)
+        origin = origins.get(name, {})
+        planned = standing.embeddings.get(name, "")
+        if (origin.get("note"), origin.get("checkpoint")) == (identity, engine.checkpoint_sha256):
+            foreseen[name] = origin.get("embedding", "")
+        elif origin.get("embedding") == planned:
+            foreseen[name] = f"of the recording {identity}"
+        else:
+            foreseen[name] = planned
+    return foreseen
+
+
+def called(note: Note) -> str:
+    """Return the name that plan and embeddings know a note by."""
+    return f"{note.name[0]}_{note.name[1]}"
+
+
+def _encode(
+    workspace: Workspace,
+    todo: Mapping[Note, str],
+    engine: Engine,
+    foreseen: dict[str, str],
+    agree: Callable[[Mapping[str, str]], None],
+    stop: Stop,
+    quiet: bool,
+) -> None:
+    """Encode notes; write each embedding as it is made, if `agree` lets what it changes pass."""
     if not todo:
-        return 0
+        return
     conformed = {note: source_notes.read(note) for note in todo}
     refuse(problem for sound in conformed.values() for problem in sound.problems)
     stop.here(lambda: "no note was encoded; run it again")
+    origins = read_origins(workspace)
     progress = Progress("prepare", len(todo), "notes", workspace.status("prepare"), quiet=quiet)
-    with following(progress):
-        for note in todo:
-            name = f"{note.name[0]}_{note.name[1]}"
-            sound = conformed[note]
-            if sound.done and not quiet:
-                say(f"  {note.path.name} -> {name}: {', '.join(sound.done)}")
-            embedding = engine.encode(sound.audio[None])[0]
-            if not np.isfinite(embedding).all():
-                raise BadInput(Problem(name, "its embedding is not finite", "check the checkpoint"))
-            write_array(workspace.embedding(*note.name), embedding.astype("<f4"))
-            origins[name] = {
-                "note": wanted[note],
-                "checkpoint": engine.checkpoint_sha256,
-                "embedding": embedding_hash(embedding),
-            }
-            write_json(workspace.origins, origins)
-            progress.advance(1)
+    sounds = np.stack([sound.audio for sound in conformed.values()])
+    left = iter(todo.items())
+    with following(progress), closing(engine.encode(sounds)) as pieces:
+        for piece in pieces:
+            for embedding in piece:
+                note, identity = next(left)
+                name, digest = called(note), embedding_hash(embedding)
+                if conformed[note].done and not quiet:
+                    say(f"  {note.path.name} -> {name}: {', '.join(conformed[note].done)}")
+                if not np.isfinite(embedding).all():
+                    raise BadInput(
+                        Problem(name, "its embedding is not finite", "check the checkpoint")
+                    )
+                if foreseen.get(name) != digest:
+                    foreseen[name] = digest
+                    agree(foreseen)
+                write_array(workspace.embedding(*note.name), embedding.astype("<f4"))
+                origins[name] = {
+                    "note": identity,
+                    "checkpoint": engine.checkpoint_sha256,
+                    "embedding": digest,
+                }
+                write_json(workspace.origins, origins)
+                progress.advance(1)
+            progress.advance(0)
             stop.here(lambda: "the notes encoded so far are safe; run it again to go on")
-    return len(todo)
+    if unmade := [called(note) for note, _ in left]:
+        raise RuntimeError(f"the engine made no embedding of {', '.join(unmade)}")
 
 
 def read_origins(workspace: Workspace) -> dict[str, dict[str, str]]:
@@ -176,7 +239,7 @@ def _is_current(
         embedding = load_embedding(workspace, note.name, engine)
     except BadInput:
         return False
-    return origins.get(f"{note.name[0]}_{note.name[1]}") == {
+    return origins.get(called(note)) == {
         "note": identity,
         "checkpoint": engine.checkpoint_sha256,
         "embedding": embedding_hash(embedding),

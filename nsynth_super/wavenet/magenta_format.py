@@ -1,24 +1,31 @@
 """Magenta's own checkpoint files: recognised, unpacked, read. Once; then they are safetensors.
 
-Reading TensorFlow's format is TensorFlow's job: it is imported here and nowhere else.
+Reading TensorFlow's format is TensorFlow's job: it is imported here and nowhere else, or asked for
+it under Python 2.7, where that has it and this Python has not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super.files import explained
+from nsynth_super.machine import scratch
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.wavenet.dimensions import read_off
+
+_READER = Path(__file__).parents[1] / "py27" / "read_checkpoint.py"
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
 """Endings of the two files that a prefix stands for."""
@@ -95,29 +102,65 @@ def _unpack(archive: Path, folder: Path) -> Path:
 def read(prefix: Path) -> dict[str, NDArray[Any]]:
     """Read the model's variables; the optimizer's and the averages' slots are left behind.
 
+    With the TensorFlow of this Python, or, where it has none, with that of $NSYNTH_MAGENTA.
+
     Raises
     ------
     BadInput
-        If TensorFlow is not installed, or cannot read the files.
+        If there is no TensorFlow, or it cannot read the files.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
     except ImportError:
+        return _read_with_magenta(prefix)
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        return {name: reader.get_tensor(name) for name in _wanted(shapes)}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise _unreadable(prefix, str(error)) from None
+
+
+def _wanted(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    dimensions, _ = read_off(shapes)
+    return [name for name in dimensions.shapes() if name in shapes]
+
+
+def _unreadable(prefix: Path, error: str) -> BadInput:
+    first = (error.splitlines() or ["no reason given"])[0]
+    return BadInput(Problem(str(prefix), f"cannot be read ({first})", "download or copy it again"))
+
+
+def _read_with_magenta(prefix: Path) -> dict[str, NDArray[Any]]:
+    """Read with the TensorFlow 1.15 of Magenta's Python 2.7, which the container image has."""
+    python = os.environ.get("NSYNTH_MAGENTA")
+    if not python:
         raise BadInput(
             Problem(
                 str(prefix),
                 "is TensorFlow's format, and TensorFlow is not installed (it is needed once)",
                 "pip install 'nsynth-super[tensorflow]'",
             )
-        ) from None
+        )
+    line = [python, str(_READER), str(prefix)]
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        dimensions, _ = read_off(shapes)
-        return {name: reader.get_tensor(name) for name in dimensions.shapes() if name in shapes}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+        listed = subprocess.run(line, capture_output=True, text=True, check=True)
+        shapes = {name: tuple(shape) for name, shape in json.loads(listed.stdout).items()}
+        names = _wanted(shapes)
+        with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+            arrays = Path(folder) / "arrays.npz"
+            said = "\n".join(names)
+            subprocess.run(
+                [*line, str(arrays)], input=said, capture_output=True, text=True, check=True
+            )
+            with np.load(arrays) as read_back:
+                return {name: read_back[str(number)] for number, name in enumerate(names)}
+    except subprocess.CalledProcessError as error:
+        raise _unreadable(prefix, error.stderr.strip().rpartition("\n")[2]) from None
+    except OSError as error:
         raise BadInput(
-            Problem(str(prefix), f"cannot be read ({first})", "download or copy it again")
+            Problem(
+                f"NSYNTH_MAGENTA={python}", f"cannot be run ({error.strerror})", "mend the path"
+            )
         ) from None

@@ -315,7 +315,7 @@ def uninterrupted(engine: TorchEngine) -> Callable[[int], tuple[dict[str, Any], 
 
 
 def all_codes(engine: TorchEngine, work: dict[str, Any], begun: np.ndarray) -> np.ndarray:
-    pieces = list(engine.decode(Work(**work, begun=begun)))
+    pieces = [piece.codes for piece in engine.decode(Work(**work, begun=begun))]
     return np.concatenate([begun, *pieces], axis=1)
 
 

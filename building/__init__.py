@@ -1,0 +1,1 @@
+"""What `build.py` must know of a machine, a definition and a program to build the image."""

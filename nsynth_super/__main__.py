@@ -1,0 +1,5 @@
+"""`python -m nsynth_super …` is `nsynth-super …`."""
+
+from nsynth_super.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""The real image, a real Slurm, and the pack that everything made there is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsynth_super.workspace import Workspace
+from tests.cluster import container, packs, slurm
+
+ALIKE = {"NSYNTH_BATCH_CLIPS": "64"}
+"""With one thread each: the same batches, whoever decodes them, and so the same bytes."""
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    path = container.image()
+    if path is None:
+        pytest.skip("there is no image or no singularity: tests/cluster/setup, tests/cluster/image")
+    return path
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    image: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[slurm.Slurm]:
+    """A Slurm whose jobs find the image and a small model, as a user's environment would say."""
+    if lacking := slurm.missing():
+        pytest.skip(f"Slurm is not installed ({', '.join(lacking)}): tests/cluster/setup")
+    running = slurm.Slurm(tmp_path_factory.mktemp("slurm"))
+    running.environment |= container.environment() | ALIKE
+    running.environment |= {"SLURM_CONF": str(running.folder / "slurm.conf")}
+    running.environment |= {"NSYNTH_IMAGE": str(image), "NSYNTH_CHECKPOINT": str(small_checkpoint)}
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def reference(
+    image: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
+    """The pack made without Slurm: the image's three entrypoints, one after the other."""
+    workspace = packs.new(tmp_path_factory.mktemp("reference") / "pack")
+    environment = ALIKE | {"NSYNTH_CHECKPOINT": str(small_checkpoint)}
+    for words in (
+        ("prepare", "--threads", "1"),
+        ("generate", "--threads", "1"),
+        ("pads",),
+    ):
+        stage, *options = words
+        container.singularity("exec", image, stage, "-w", workspace.root, *options, env=environment)
+    return workspace
+
+
+@pytest.fixture
+def prepared(reference: Workspace, tmp_path: Path) -> Workspace:
+    """A pack whose plan is made, with no clip yet."""
+    import shutil
+
+    workspace = Workspace(tmp_path / "pack")
+    skip = shutil.ignore_patterns("clips", "pads_output", "status")
+    shutil.copytree(reference.root, workspace.root, ignore=skip)
+    return workspace

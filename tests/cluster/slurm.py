@@ -1,0 +1,197 @@
+"""A real Slurm on this machine: two nodes of four fake GPUs each, for as long as a test session.
+
+The daemons are Debian's; what is fake is the GPUs (character devices that Slurm hands out as if),
+the users' authentication, and the accounting, which is a text file.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.cluster.waiting import until
+
+NODES = ("n1", "n2")
+GPUS_PER_NODE = 4
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+_DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+
+def missing() -> list[str]:
+    """Return the programs of Slurm that this machine lacks."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def _ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Slurm:
+    """The cluster.
+
+    Parameters
+    ----------
+    folder : Path
+        For its configuration, state and logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.history = folder / "history.txt"
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+
+    def start(self) -> None:
+        """Write the configuration, start the daemons, wait until both nodes are idle."""
+        for name in ("state", *(f"spool-{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        self._configure()
+        self._daemon("slurmctld", "slurmctld", "-D", "-i")
+        for node in NODES:
+            self.start_node(node)
+        until(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", 60, "nodes")
+
+    def start_node(self, node: str) -> None:
+        """Start a node's daemon."""
+        self._daemon(node, "slurmd", "-D", "-N", node)
+
+    def kill_node(self, node: str) -> None:
+        """End a node as a loss of power does: its daemon and all that it started."""
+        daemon = self._daemons.pop(node)
+        family = _descendants(daemon.pid)
+        for pid in [daemon.pid, *family]:
+            _kill(pid)
+        daemon.wait()
+
+    def stop(self) -> None:
+        """End the jobs, then the daemons, by their process ids."""
+        self.run("scancel", "--me", check=False)
+        until(lambda: not self.run("squeue", "-h", check=False).strip(), 60, "jobs to end")
+        for name in [*NODES, "slurmctld"]:
+            if daemon := self._daemons.pop(name, None):
+                daemon.terminate()
+                daemon.wait(30)
+
+    def _daemon(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self._daemons[name] = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, cwd=self.folder
+            )
+
+    def _configure(self) -> None:
+        user = getpass.getuser()
+        controller, *nodes = _ports(1 + len(NODES))
+        lines = [
+            "ClusterName=test",
+            "SlurmctldHost=localhost",
+            f"SlurmctldPort={controller}",
+            f"SlurmUser={user}",
+            f"SlurmdUser={user}",
+            "AuthType=auth/none",
+            "CredType=cred/none",
+            "AuthInfo=cred_expire=5",
+            "ProctrackType=proctrack/linuxproc",
+            "TaskPlugin=task/none",
+            "JobAcctGatherType=jobacct_gather/none",
+            "AccountingStorageType=accounting_storage/none",
+            "JobCompType=jobcomp/filetxt",
+            f"JobCompLoc={self.history}",
+            "SelectType=select/cons_tres",
+            "SelectTypeParameters=CR_Core_Memory",
+            "GresTypes=gpu",
+            "SlurmdParameters=config_overrides",
+            "MpiDefault=none",
+            "ReturnToService=2",
+            "SlurmdTimeout=15",
+            "KillWait=20",
+            "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0",
+            f"StateSaveLocation={self.folder}/state",
+            f"SlurmctldPidFile={self.folder}/slurmctld.pid",
+            f"SlurmctldLogFile={self.folder}/slurmctld.log",
+            f"SlurmdSpoolDir={self.folder}/spool-%n",
+            f"SlurmdPidFile={self.folder}/slurmd-%n.pid",
+            f"SlurmdLogFile={self.folder}/slurmd-%n.log",
+            *(
+                f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 "
+                f"RealMemory=64000 Gres=gpu:fake:{GPUS_PER_NODE}"
+                for node, port in zip(NODES, nodes, strict=True)
+            ),
+            f"PartitionName=gpu Nodes={','.join(NODES)} Default=YES DefMemPerCPU=100",
+        ]
+        gres = [f"NodeName={n} Name=gpu Type=fake File={d}" for n in NODES for d in _DEVICES]
+        self._write("slurm.conf", lines)
+        self._write("gres.conf", gres)
+        self._write("cgroup.conf", ["CgroupPlugin=cgroup/v1"])
+
+    def _write(self, name: str, lines: list[str]) -> None:
+        (self.folder / name).write_text("\n".join(lines) + "\n", encoding="ascii")
+
+    def run(
+        self, *command: object, check: bool = True, env: Mapping[str, str] | None = None, **other
+    ) -> str:
+        """Run a command of Slurm's, or one that calls it; return what it printed."""
+        done = subprocess.run(
+            [str(word) for word in command],
+            env={**self.environment, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **other,
+        )
+        if check and done.returncode:
+            raise RuntimeError(
+                f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def state(self, job: str) -> str:
+        """Return a job's present state, or its last; all of them, in order, of an array."""
+        shown = self.run("squeue", "-h", "-j", job, "-o", "%T", check=False).split()
+        if shown:
+            return " ".join(shown)
+        ended = []
+        for line in self.history.read_text(encoding="utf-8").splitlines():
+            fields = dict(part.partition("=")[::2] for part in line.split())
+            if fields.get("JobId") == job or fields.get("ArrayJobId") == job:
+                ended.append(fields["JobState"])
+        return " ".join(ended)
+
+    def wait(self, *jobs: str, seconds: float = 300) -> list[str]:
+        """Wait until jobs have left the queue; return their last states."""
+        until(
+            lambda: not self.run("squeue", "-h", "-j", ",".join(jobs), check=False).strip(),
+            seconds,
+            f"jobs {jobs}",
+        )
+        time.sleep(1)  # the history is written a moment later
+        return [self.state(job) for job in jobs]
+
+
+def _descendants(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _kill(pid: int) -> None:
+    import contextlib
+    import signal
+
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
