@@ -106,6 +106,7 @@ def cli(
         arguments={**arguments, **given},
         output=sandbox or output or Path.cwd() / "nsynth.sif",
         sandbox=sandbox is not None,
+        tested=not no_test,
         binds=binds,
         program=program,
         builder=Builder.me(),
@@ -114,12 +115,12 @@ def cli(
     needs = room.needs(program, image.output, image.sandbox) if path == DEFINITION else []
     _look(problems + image.problems(needs), go_on=anyway or dry_run)
     if dry_run:
-        tests = [] if no_test else [image.test_command()]
+        tests = [image.test_command()] if image.tested else []
         for command in [["cd", str(recipe.folder)], image.build_command(), *tests]:
             click.echo(shlex.join(command))
         return
     with only_one(image.lock, f"{image.output}: another build of it runs -> wait for that one"):
-        labels = image.make(tested=not no_test)
+        labels = image.make()
     click.echo(image.summary(labels))
 
 

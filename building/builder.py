@@ -72,6 +72,15 @@ class Builder:
             return self._of_a_lesser_root() if self.before else []
         return self._of_namespaces(setuid) + self._of_a_user()
 
+    def problems_with_running(self, setuid: bool) -> list[Problem]:
+        """Return what keeps this user from running a file of an image, as its test does."""
+        device = self.root / "dev/fuse"
+        if self.uid == 0 or setuid or os.access(device, os.R_OK | os.W_OK):
+            return []
+        what = f"{self.name} may not open it, and so cannot mount an image to test it"
+        fix = "have an administrator run `chmod 666 /dev/fuse`, or build with --no-test"
+        return [Problem("/dev/fuse", what, fix)]
+
     def _of_a_lesser_root(self) -> list[Problem]:
         found = self._of_programs(*_PROGRAMS) + [
             Problem(

@@ -38,6 +38,8 @@ class Image:
     output : Path
         The file, or the folder of a sandbox; absolute.
     sandbox : bool
+    tested : bool
+        Whether its own test has a say.
     binds : tuple of str
         Of this machine's files, for the time of the build.
     program : Program
@@ -48,6 +50,7 @@ class Image:
     arguments: dict[str, str]
     output: Path
     sandbox: bool
+    tested: bool
     binds: tuple[str, ...]
     program: Program
     builder: Builder
@@ -83,8 +86,11 @@ class Image:
     def problems(self, needs: Sequence[room.Need]) -> list[Problem]:
         """Return everything that would make a build fail, some of it an hour later."""
         values = {**self.definition.arguments, **self.arguments}
+        setuid = self.program.installed_setuid
+        mounted = self.tested and not self.sandbox
         found = [
-            *self.builder.problems(self.program.installed_setuid),
+            *self.builder.problems(setuid),
+            *(self.builder.problems_with_running(setuid) if mounted else []),
             *self.definition.problems(self.arguments),
             *weights.problems(values, self.definition.folder),
             *room.problems(needs),
@@ -96,7 +102,7 @@ class Image:
             found.append(Problem(str(self.output), "is a folder", "name a file with --output"))
         return found
 
-    def make(self, tested: bool) -> dict[str, str]:
+    def make(self) -> dict[str, str]:
         """Build it, test it, look at its labels, and give it its name; return the labels.
 
         Raises
@@ -107,7 +113,7 @@ class Image:
         _discard(self.part)  # of a build that was killed
         try:
             self._run("build", self.build_command())
-            if tested:
+            if self.tested:
                 self._run("test", self.test_command())
             labels = self._labels()
             if not self.sandbox:

@@ -24,12 +24,12 @@ from nsynth_super import machine, magenta_checkpoint
 from nsynth_super.engines import Piece, Work
 from nsynth_super.files import explained
 from nsynth_super.plan import BLOCK
-from nsynth_super.problems import BadInput, Failed, Problem
+from nsynth_super.problems import Failed
 from nsynth_super.python27 import SCRIPTS, Python27
 from nsynth_super.settings import NOTE_SAMPLES, SAMPLE_RATE
 from nsynth_super.wavenet import mulaw
 from nsynth_super.wavenet.checkpoint import Checkpoint
-from nsynth_super.wavenet.dimensions import HOP, PUBLISHED, TAPS, Dimensions, describe
+from nsynth_super.wavenet.dimensions import HOP, TAPS, Dimensions
 
 _MODULES = "magenta.models.nsynth.wavenet"
 _PROGRESS = re.compile(r"Sample: (\d+)/\d+ ")
@@ -58,14 +58,7 @@ class MagentaEngine:
     resumes = False
 
     def __init__(self, checkpoint: Checkpoint, python: Python27) -> None:
-        if checkpoint.dimensions != PUBLISHED:
-            raise BadInput(
-                Problem(
-                    checkpoint.source,
-                    f"has sizes that Magenta cannot build ({describe(checkpoint.dimensions)})",
-                    "`--engine torch` runs it",
-                )
-            )
+        magenta_checkpoint.require_published_sizes(checkpoint)
         self._checkpoint = checkpoint
         self._python = python
 
@@ -181,8 +174,10 @@ class MagentaEngine:
     def _measured(self, *words: object) -> float:
         with _scratch() as folder:
             lines = list(self._python.run([SCRIPTS / "measure.py", *words], folder))
-        answer = next(line for line in lines if line.startswith("{"))
-        return float(json.loads(answer)["seconds"])
+        answers = [line for line in lines if line.startswith("{")]
+        if not answers:
+            raise Failed("Magenta measured nothing -> is its Python 2.7 whole?")
+        return float(json.loads(answers[-1])["seconds"])
 
 
 def seed(work: Work) -> int:

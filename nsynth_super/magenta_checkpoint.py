@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from nsynth_super.files import explained, sync
+from nsynth_super.problems import BadInput, Problem
 from nsynth_super.progress import amount, say
 from nsynth_super.python27 import SCRIPTS, Python27
 from nsynth_super.wavenet import checkpoint as model
 from nsynth_super.wavenet.checkpoint import Checkpoint
+from nsynth_super.wavenet.dimensions import PUBLISHED, describe
 from nsynth_super.wavenet.magenta_format import PUBLISHED_NAME
 
 SAVED = "NSYNTH_MAGENTA_CHECKPOINTS"
@@ -30,6 +32,23 @@ T = TypeVar("T")
 def name(checkpoint: Checkpoint) -> str:
     """Return the name of the folder that holds these weights."""
     return f"magenta-{checkpoint.sha256[:16]}"
+
+
+def require_published_sizes(checkpoint: Checkpoint) -> None:
+    """Refuse weights of other sizes than the published ones: Magenta builds no others.
+
+    Raises
+    ------
+    BadInput
+    """
+    if checkpoint.dimensions != PUBLISHED:
+        raise BadInput(
+            Problem(
+                checkpoint.source,
+                f"has sizes that Magenta cannot build ({describe(checkpoint.dimensions)})",
+                "`--engine torch` runs it",
+            )
+        )
 
 
 def ready(checkpoint: Checkpoint, python: Python27, beat: T) -> Generator[T, None, Path]:
@@ -46,7 +65,9 @@ def ready(checkpoint: Checkpoint, python: Python27, beat: T) -> Generator[T, Non
             return folder / name(checkpoint) / PUBLISHED_NAME
     if not python.quiet:
         size = amount(sum(array.nbytes for array in checkpoint.weights.values()))
-        say(f"magenta: saving the weights in its own format, once: {size} in {model.cache_folder()}")
+        say(
+            f"magenta: saving the weights in its own format, once: {size} in {model.cache_folder()}"
+        )
     return (yield from save(checkpoint, python, model.cache_folder(), beat))
 
 
@@ -54,6 +75,7 @@ def save(
     checkpoint: Checkpoint, python: Python27, folder: Path, beat: T
 ) -> Generator[T, None, Path]:
     """Save the weights in `folder`, whole or not at all; return their prefix."""
+    require_published_sizes(checkpoint)
     final = folder / name(checkpoint)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -57,8 +57,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("apptainer") is None:
         pytest.skip("needs Apptainer: tests/cluster/setup installs it on Debian 12")
     me = Builder.me()
-    if me.uid and me.problems(False):
-        pytest.skip(f"needs a user who can build: {me.problems(False)[0]}")
+    if me.uid and (wrong := me.problems(False) + me.problems_with_running(False)):
+        pytest.skip(f"needs a user who can build: {wrong[0]}")
     root = tmp_path_factory.mktemp("base")
     for program in ("sh", "cat", "sleep"):
         found = shutil.which(program)

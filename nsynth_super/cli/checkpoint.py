@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.cli.options import (
+    checkpoint_option,
+    device_option,
+    magenta_option,
+    threads_option,
+)
+from nsynth_super.problems import BadInput, Failed, Problem
+from nsynth_super.progress import Stop
+from nsynth_super.settings import NOTE_SAMPLES
 
 
 @click.group()
@@ -95,3 +105,65 @@ def random(destination: Path, seed: int, **sizes: int) -> None:
     dimensions = Dimensions(**sizes)
     model.save(untrained.weights(dimensions, seed), destination, f"random, seed {seed}")
     click.echo(f"{destination} written: untrained, {describe(dimensions)}")
+
+
+@checkpoint.command("magenta")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@checkpoint_option
+@magenta_option
+@click.pass_obj
+def save_for_magenta(
+    obj: dict[str, bool], /, folder: Path, checkpoint: Path | None, magenta: Path | None
+) -> None:
+    """Save the weights in FOLDER as Magenta reads them: for $NSYNTH_MAGENTA_CHECKPOINTS.
+
+    `--engine magenta` does so by itself, once, in the user's cache; a container image has them.
+    """
+    from nsynth_super import magenta_checkpoint
+    from nsynth_super.python27 import Python27
+    from nsynth_super.wavenet import checkpoint as model
+
+    # Nothing is computed: a GPU that Magenta cannot drive is no hindrance.
+    python = Python27.found(magenta, device="cpu", **obj)
+    weights = model.load(checkpoint)
+    with Stop() as stop, closing(magenta_checkpoint.save(weights, python, folder, None)) as saving:
+        for _ in saving:
+            stop.here(lambda: "nothing was saved; run it again")
+    click.echo(f"{folder / magenta_checkpoint.name(weights)} written")
+
+
+@checkpoint.command()
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@device_option
+@magenta_option
+@threads_option
+@click.option("--clips", type=click.IntRange(1, 256), default=4, show_default=True)
+@click.option("--samples", type=click.IntRange(1, NOTE_SAMPLES), default=512, show_default=True)
+@click.pass_obj
+def compare(
+    obj: dict[str, bool], /, path: Path | None, clips: int, samples: int, **options: Any
+) -> None:
+    """Run both engines on PATH, or on the default checkpoint, and say how near they are.
+
+    Exit code 1 if they differ by more than rounding can explain.
+    """
+    from nsynth_super import agreement, magenta
+    from nsynth_super.engines import TorchEngine
+    from nsynth_super.python27 import Python27
+    from nsynth_super.wavenet import checkpoint as model
+
+    threads = options["threads"]
+    python = Python27.found(options["magenta"], threads, options["device"], **obj)
+    weights = model.load(path)
+    theirs = magenta.MagentaEngine(weights, python)
+    ours = TorchEngine(weights, threads)
+    with Stop() as stop:
+        found = agreement.measured(
+            *(weights, ours, theirs, clips, samples),
+            lambda: stop.here(lambda: "nothing was compared; run it again"),
+        )
+    for line in (*(engine.describe() for engine in (theirs, ours)), *found.lines()):
+        click.echo(line)
+    if not found.within_bounds:
+        raise Failed("the engines differ by more than rounding -> one of them is broken here")
+    click.echo("the engines agree")

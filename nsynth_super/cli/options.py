@@ -99,6 +99,18 @@ threads_option = click.option(
     type=click.IntRange(1),
     help="Of the CPU; one for each core that may be used by default.",
 )
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu"]),
+    default="auto",
+    help="cpu leaves a GPU unused; so does --engine torch, for now.",
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="The model: .safetensors, TensorFlow's prefix, its folder or .tar. "
+    "$NSYNTH_CHECKPOINT, or the one that `checkpoint fetch` got, by default.",
+)
 model_options = options(
     click.option(
         "--engine",
@@ -107,15 +119,8 @@ model_options = options(
         help="Ours on PyTorch, or the original on TensorFlow 1.15; auto is torch.",
     ),
     magenta_option,
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu"]), default="auto", help="auto is cpu, for now."
-    ),
-    click.option(
-        "--checkpoint",
-        type=click.Path(path_type=Path),
-        help="The model: .safetensors, TensorFlow's prefix, its folder or .tar. "
-        "$NSYNTH_CHECKPOINT, or the one that `checkpoint fetch` got, by default.",
-    ),
+    device_option,
+    checkpoint_option,
     threads_option,
 )
 device_settings_option = click.option(
@@ -137,9 +142,7 @@ def open_model(
     from nsynth_super.engines import open_engine
 
     said = click.get_current_context().obj
-    return open_engine(
-        checkpoint, threads, engine, device, magenta, said["quiet"], said["verbose"]
-    )
+    return open_engine(checkpoint, threads, engine, device, magenta, said["quiet"], said["verbose"])
 
 
 def settings_of(workspace: Workspace, quiet: bool) -> Settings:

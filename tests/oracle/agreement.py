@@ -7,10 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-EMBEDDING = 1e-4  # of the largest value
+from nsynth_super.agreement import EMBEDDING, SAME_CODES
+
+__all__ = ["DIVERGENCE", "EMBEDDING", "LOGITS", "SAME_CODES"]
+
 LOGITS = 2e-3
 DIVERGENCE = 1e-6  # nat
-SAME_CODES = 0.999
 
 
 def log_sum_exp(logits: NDArray) -> NDArray:

@@ -193,31 +193,31 @@ def test_progress_moves_at_first_and_fills_no_disk(
 # 0004
 
 
-@pytest.mark.parametrize(
-    ("jobs", "flags", "before", "after"),
-    [
-        ("3", [], "0", "3"),
-        ("2,3", [], "0", "2,3"),
-        ("", [], "0", ""),
-        ("2,3", ["--gpu_number=1"], "1", "3"),
-        ("GPU-8932f937,GPU-1f5a3b6c", ["--gpu_number=1"], "1", "GPU-1f5a3b6c"),
-    ],
-)
 @mended_by("0004")
 def test_the_jobs_gpus_are_respected(
-    published: Magenta,
-    mended: Magenta,
-    encodings: Callable[..., list[str]],
-    jobs: str,
-    flags: list[str],
-    before: str,
-    after: str,
+    published: Magenta, mended: Magenta, encodings: Callable[..., list[str]]
 ):
-    flags = [*encodings(2), *flags]
-    (call,) = published.probe("arguments", *flags, gpus=jobs)["calls"]
-    assert call["gpus"] == before
-    (call,) = mended.probe("arguments", *flags, gpus=jobs)["calls"]
-    assert call["gpus"] == after
+    flags = encodings(2)
+    (call,) = published.probe("arguments", *flags, gpus="2,3")["calls"]
+    assert call["gpus"] == "0"
+    (call,) = mended.probe("arguments", *flags, gpus="2,3")["calls"]
+    assert call["gpus"] == "2,3"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "number", "gpu"),
+    [
+        ("2,3", [1], "3"),
+        ("GPU-8932f937,GPU-1f5a3b6c", [1], "GPU-1f5a3b6c"),
+        ("", [], ""),
+    ],
+)
+def test_a_gpu_number_is_one_of_the_jobs(
+    patched: Magenta, encodings: Callable[..., list[str]], jobs: str, number: list, gpu: str
+):
+    flags = [*encodings(2), *(f"--gpu_number={i}" for i in number)]
+    (call,) = patched.probe("arguments", *flags, gpus=jobs)["calls"]
+    assert call["gpus"] == gpu
 
 
 def test_a_gpu_that_the_job_has_not_is_an_error(
@@ -256,13 +256,12 @@ def test_clips_are_saved_at_the_end_alone_unless_asked_for(
     steps = 20 * HOP
     flags = [*notes(2), f"--sample_length={steps}"]
     assert 10_000 < steps < 2 * 10_000
-    assert len(published.probe("generate", *flags)["saves"]) == 3, "at 0, at 10,000, at the end"
+    # A flag that it does not know, Magenta ignores in silence.
+    before = published.probe("generate", *flags, "--samples_per_save=4000")
+    assert before["saves"] == [1, 10_001, steps]
     assert mended.probe("generate", *flags)["saves"] == [steps]
     asked = mended.probe("generate", *flags, "--samples_per_save=4000")
     assert asked["saves"] == [1, 4001, 8001, steps]
-    unknown = published.probe("generate", *flags, "--samples_per_save=4000")
-    assert "Unknown command line flag 'samples_per_save'" in unknown["stderr"]
-    assert unknown["exit"] == 1
 
 
 # 0006
@@ -302,10 +301,8 @@ def probed_codes(magenta: Magenta, notes: Callable[..., list[str]], *flags: str)
 
 
 def test_two_runs_never_were_the_same(published: Magenta, notes: Callable[..., list[str]]):
-    assert probed_codes(published, notes) != probed_codes(published, notes)
-    unknown = published.probe("generate", *notes(3), f"--sample_length={HOP}", "--seed=7")
-    assert "Unknown command line flag 'seed'" in unknown["stderr"]
-    assert unknown["exit"] == 1
+    seventh = probed_codes(published, notes, "--seed=7")
+    assert seventh != probed_codes(published, notes, "--seed=7"), "ignored in silence"
 
 
 @mended_by("0007")
