@@ -85,9 +85,13 @@ HANGS = """
 child = subprocess.Popen(["sleep", "1000"])
 (home / "pids").write_text(f"{os.getpid()} {child.pid}")
 while True:
-    print("INFO:tensorflow:Sample: 1000/4608 (21.7%, 9.9 samples/s, 0:00:00 left)", flush=True)
+    try:
+        print("INFO:tensorflow:Sample: 1000/4608 (21.7%, 9.9 samples/s, 0:00:00 left)", flush=True)
+    except OSError:
+        pass
     time.sleep(0.05)
 """
+"""Like Magenta's, its log goes on when nobody reads it."""
 
 AS_IF_PUBLISHED = """
 from nsynth_super import magenta_checkpoint
@@ -317,7 +321,7 @@ def test_a_work_is_cut_to_its_frames_and_its_codes_to_its_samples(
 
 
 def test_a_work_has_one_seed_and_another_work_another() -> None:
-    assert seed(a_work()) == seed(a_work()) == 3_309_139_405
+    assert seed(a_work()) == 0xE57ACC10  # the first 32 bits of the sha256 of "2 1"
     assert len({seed(a_work()), seed(a_work(key=2)), seed(a_work(of=3))}) == 3
     assert all(0 <= seed(a_work(key=2**64 - key)) < 2**32 for key in range(1, 100))
 

@@ -117,7 +117,9 @@ def generate(
 
 def _one_of_a_team(ctx: click.Context) -> list[str]:
     """Return the command of one worker, but for its shard and threads: with the options given."""
-    words = [sys.executable, "-m", "nsynth_super", "-q", *["-v"] * ctx.obj["verbose"], "generate"]
+    isolated = ["-I"] * sys.flags.isolated  # as the image's program is
+    words = [sys.executable, *isolated, "-m", "nsynth_super", "-q", *["-v"] * ctx.obj["verbose"]]
+    words.append("generate")
     for option in ctx.command.params:
         value = ctx.params[str(option.name)]
         if value is not None and option.name not in ("shard", "workers", "threads"):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nsynth_super.wavenet import checkpoint, random
+from nsynth_super.wavenet.dimensions import Dimensions
 from nsynth_super.workspace import Workspace
 from tests.cluster import container, packs, slurm
 
 ALIKE = {"NSYNTH_BATCH_CLIPS": "64"}
 """With one thread each: the same batches, whoever decodes them, and so the same bytes."""
+
+MODEL = Dimensions(width=24, skip_width=24, layers=12, encoder_width=8, encoder_layers=6)
+"""Slow enough for a job to be cut by its time limit."""
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "cluster.safetensors"
+    checkpoint.save(random.weights(MODEL, 3), path, "test")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +37,7 @@ def image() -> Path:
 
 @pytest.fixture(scope="session")
 def cluster(
-    image: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[slurm.Slurm]:
     """A Slurm whose jobs find the image and a small model, as a user's environment would say."""
     if lacking := slurm.missing():
@@ -32,19 +45,17 @@ def cluster(
     running = slurm.Slurm(tmp_path_factory.mktemp("slurm"))
     running.environment |= container.environment() | ALIKE
     running.environment |= {"SLURM_CONF": str(running.folder / "slurm.conf")}
-    running.environment |= {"NSYNTH_IMAGE": str(image), "NSYNTH_CHECKPOINT": str(small_checkpoint)}
+    running.environment |= {"NSYNTH_IMAGE": str(image), "NSYNTH_CHECKPOINT": str(model)}
     running.start()
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="session")
-def reference(
-    image: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Workspace:
+def reference(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The pack made without Slurm: the image's three entrypoints, one after the other."""
     workspace = packs.new(tmp_path_factory.mktemp("reference") / "pack")
-    environment = ALIKE | {"NSYNTH_CHECKPOINT": str(small_checkpoint)}
+    environment = ALIKE | {"NSYNTH_CHECKPOINT": str(model)}
     for words in (
         ("prepare", "--threads", "1"),
         ("generate", "--threads", "1"),
@@ -58,8 +69,6 @@ def reference(
 @pytest.fixture
 def prepared(reference: Workspace, tmp_path: Path) -> Workspace:
     """A pack whose plan is made, with no clip yet."""
-    import shutil
-
     workspace = Workspace(tmp_path / "pack")
     skip = shutil.ignore_patterns("clips", "pads_output", "status")
     shutil.copytree(reference.root, workspace.root, ignore=skip)

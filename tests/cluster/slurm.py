@@ -13,7 +13,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from tests.cluster.waiting import until
 
@@ -70,10 +73,11 @@ class Slurm:
     def kill_node(self, node: str) -> None:
         """End a node as a loss of power does: its daemon and all that it started."""
         daemon = self._daemons.pop(node)
-        family = _descendants(daemon.pid)
-        for pid in [daemon.pid, *family]:
-            _kill(pid)
+        daemon.kill()
         daemon.wait()
+        for process in self._of_node(node):
+            with suppress(psutil.Error):
+                process.kill()
 
     def stop(self) -> None:
         """End the jobs, then the daemons, by their process ids."""
@@ -179,19 +183,14 @@ class Slurm:
         time.sleep(1)  # the history is written a moment later
         return [self.state(job) for job in jobs]
 
-
-def _descendants(pid: int) -> list[int]:
-    import psutil
-
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _kill(pid: int) -> None:
-    import contextlib
-    import signal
-
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    def _of_node(self, node: str) -> list[psutil.Process]:
+        """Return what a node's daemon has started: its steps, which leave it, and their work."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                around = process.environ()
+                if around.get("SLURM_CONF") == self.environment["SLURM_CONF"] and (
+                    around.get("SLURMD_NODENAME") == node
+                ):
+                    found.append(process)
+        return found

@@ -27,6 +27,12 @@ def submitted(said: str) -> dict[str, str]:
     return dict(re.findall(r"(prepare|generate|pads) (\d+)", said.split("submitted: ")[1]))
 
 
+def generating(cluster: Slurm, workspace: Workspace, *options: str, env: dict | None = None) -> str:
+    """Submit generate.slrm with options of sbatch; return the job's id."""
+    words = ("sbatch", "--parsable", *options, GENERATE, workspace.root, "--threads", "1")
+    return cluster.run(*words, cwd=workspace.root, env=env).strip()
+
+
 def reports(workspace: Workspace) -> list[dict]:
     """Return what every run of `generate` last said of itself."""
     return [json.loads(p.read_text()) for p in workspace.status_folder.glob("generate.*.json")]
@@ -63,10 +69,7 @@ def test_three_chained_jobs_on_two_nodes_make_the_same_pads_as_one_machine(
 
 
 def test_each_worker_has_a_gpu_of_its_own(cluster: Slurm, prepared: Workspace) -> None:
-    job = cluster.run(
-        "sbatch", "--parsable", "--gpus=4", "--array=0-1", GENERATE, prepared.root, "--threads", "1",
-        cwd=prepared.root,
-    ).strip()  # fmt: skip
+    job = generating(cluster, prepared, "--gpus=4", "--array=0-1")
     assert cluster.wait(job) == ["COMPLETED COMPLETED"]
     workers = [r for r in reports(prepared) if r["shard"].endswith("-of-8")]
     assert len(workers) == len(NODES) * GPUS_PER_NODE
@@ -79,10 +82,7 @@ def test_each_worker_has_a_gpu_of_its_own(cluster: Slurm, prepared: Workspace) -
 def test_a_job_cut_by_its_time_limit_goes_back_into_the_queue_and_ends_with_the_same_bytes(
     cluster: Slurm, reference: Workspace, prepared: Workspace
 ) -> None:
-    job = cluster.run(
-        "sbatch", "--parsable", "--time=1", "--signal=B:USR1@50", GENERATE, prepared.root,
-        "--threads", "1", cwd=prepared.root,
-    ).strip()  # fmt: skip
+    job = generating(cluster, prepared, "--time=1", "--signal=B:USR1@50")
     assert cluster.wait(job, seconds=400)[0].split()[-1] == "COMPLETED"
     log = next(prepared.root.glob("nsynth-generate-*.out")).read_text()
     assert "back into the queue" in log
@@ -92,10 +92,8 @@ def test_a_job_cut_by_its_time_limit_goes_back_into_the_queue_and_ends_with_the_
 
 
 def test_no_more_than_so_many_restarts(cluster: Slurm, prepared: Workspace) -> None:
-    job = cluster.run(
-        "sbatch", "--parsable", "--time=1", "--signal=B:USR1@50", GENERATE, prepared.root,
-        "--threads", "1", cwd=prepared.root, env={"NSYNTH_MAX_RESTARTS": "0"},
-    ).strip()  # fmt: skip
+    few = {"NSYNTH_MAX_RESTARTS": "0"}
+    job = generating(cluster, prepared, "--time=1", "--signal=B:USR1@50", env=few)
     assert cluster.wait(job, seconds=200) == ["FAILED"]
     assert "ExitCode=75" in history_of(cluster, job)
     assert_whole(prepared)
@@ -104,10 +102,7 @@ def test_no_more_than_so_many_restarts(cluster: Slurm, prepared: Workspace) -> N
 def test_a_node_that_dies_in_the_middle_loses_nothing(
     cluster: Slurm, reference: Workspace, prepared: Workspace
 ) -> None:
-    job = cluster.run(
-        "sbatch", "--parsable", "--gpus=4", "--array=0-1", GENERATE, prepared.root, "--threads", "1",
-        cwd=prepared.root,
-    ).strip()  # fmt: skip
+    job = generating(cluster, prepared, "--gpus=4", "--array=0-1")
     until(lambda: working(prepared) >= 6, 120, "most workers to decode")
     cluster.kill_node("n2")
     until(lambda: "down" in cluster.run("sinfo", "-h", "-n", "n2", "-o", "%t"), 90, "n2 to be down")
@@ -138,8 +133,7 @@ def test_a_worker_that_fails_fails_its_job_by_name_and_stops_the_chain(
 def test_scancel_leaves_nothing_half_written_and_the_next_job_goes_on(
     cluster: Slurm, reference: Workspace, prepared: Workspace
 ) -> None:
-    words = ("sbatch", "--parsable", "--gpus=2", GENERATE, prepared.root, "--threads", "1")
-    job = cluster.run(*words, cwd=prepared.root).strip()
+    job = generating(cluster, prepared, "--gpus=2")
     until(lambda: working(prepared) >= 2, 120, "the workers to decode")
     cluster.run("scancel", job)
     assert cluster.wait(job) == ["CANCELLED"]
@@ -148,7 +142,7 @@ def test_scancel_leaves_nothing_half_written_and_the_next_job_goes_on(
     begun = list(prepared.clips.glob("*.part.npy"))
     assert begun, "the block under way was saved"
 
-    again = cluster.run(*words, cwd=prepared.root).strip()
+    again = generating(cluster, prepared, "--gpus=2")
     assert cluster.wait(again, seconds=300) == ["COMPLETED"]
     finish(cluster, prepared)
     assert packs.pads(prepared) == packs.pads(reference)

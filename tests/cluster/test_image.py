@@ -1,0 +1,137 @@
+"""The image as one file: what it says of itself, what is in it, what reaches in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nsynth_super import __version__
+from nsynth_super.workspace import Workspace
+from tests.cluster import packs
+from tests.cluster.container import environment, singularity
+from tests.cluster.packs import ROOT
+from tests.cluster.waiting import until
+
+
+def test_it_says_what_it_is(image: Path) -> None:
+    told = json.loads(singularity("inspect", "--json", image).stdout)
+    labels = told["data"]["attributes"]["labels"]
+    assert labels["org.opencontainers.image.title"] == "nsynth-super"
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.revision"] not in ("", "unknown")
+    assert labels["nsynth.magenta"] == "magenta-gpu 1.1.7, tensorflow-gpu 1.15.0, patched"
+    assert len(labels["nsynth.checkpoint.sha256"]) == len(labels["nsynth.checkpoint.weights"]) == 64
+
+
+def test_it_was_built_of_the_definition_that_is_here(image: Path) -> None:
+    """What the arguments changed aside, and where Apptainer trims a line."""
+
+    def gist(text: str) -> list[str]:
+        return [line.strip() for line in text.splitlines() if "{{" not in line and line.strip()]
+
+    built = set(gist(singularity("inspect", "--deffile", image).stdout))
+    here = gist((ROOT / "Singularity.def").read_text(encoding="utf-8"))
+    assert [line for line in here if line not in built and "=" not in line.split()[0]] == []
+
+
+def test_it_helps(image: Path) -> None:
+    told = singularity("run-help", image).stdout
+    assert "singularity run nsynth.sif new my-pack" in told
+    for app in ("prepare", "generate", "pads"):
+        assert f"--app {app} nsynth.sif" in singularity("run-help", "--app", app, image).stdout
+        shown = singularity("run", "--app", app, image, "--help").stdout
+        assert f"Usage: nsynth-super {app}" in shown
+        assert shown == singularity("exec", image, app, "--help").stdout
+    assert "Usage: nsynth-super" in singularity("run", image, "--help").stdout
+
+
+def test_nobody_can_compile_install_or_test_in_it(image: Path) -> None:
+    look = (
+        "for p in gcc cc c++ clang pip pip3 pip2 virtualenv patch make; do command -v $p; done;"
+        "find /opt/nsynth -type d -name tests; find /build /root/.cache -mindepth 1 2>/dev/null;"
+        "ls /var/lib/apt/lists"
+    )
+    found = singularity("exec", "--contain", image, "sh", "-c", look, check=False).stdout
+    assert found == ""
+
+
+@pytest.mark.parametrize("python", ["python", "/opt/nsynth/py27/bin/python"])
+def test_both_pythons_are_there(image: Path, python: str) -> None:
+    says = "import sys, numpy; print(sys.version_info[:2], numpy.__file__)"
+    told = singularity("exec", image, python, "-c", says).stdout
+    assert "/opt/nsynth/py" in told
+
+
+def test_the_hosts_python_cannot_reach_in(image: Path, tmp_path: Path) -> None:
+    for module in ("numpy", "click", "sitecustomize"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('the host is here')\n")
+    variables = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE")
+    poison = dict.fromkeys(variables, str(tmp_path))
+    told = singularity("run", image, "--version", env=poison, cwd=tmp_path).stdout
+    assert __version__ in told
+    bare = {"PYTHONPATH": str(tmp_path)}
+    assert singularity("exec", image, "python", "-c", "import numpy", env=bare).returncode == 0
+
+
+def test_a_checkpoint_of_tensorflows_is_read_without_a_new_tensorflow(
+    image: Path, tmp_path: Path
+) -> None:
+    """By the TensorFlow 1.15 that is in the image for Magenta."""
+    tar = ROOT / ".cluster" / "www" / "wavenet-ckpt.tar"
+    told = singularity(
+        "run", image, "checkpoint", "verify", tar, env={"NSYNTH_CACHE": str(tmp_path)}
+    ).stdout
+    assert "the published sizes" in told
+    weights = told.split("sha256 of the weights ")[1].strip()
+    labels = singularity("inspect", image).stdout
+    assert f"nsynth.checkpoint.weights: {weights}" in labels
+
+
+def test_magenta_is_refused_on_a_gpu_that_cuda_10_cannot_drive(
+    image: Path, prepared: Workspace, tmp_path: Path
+) -> None:
+    fake = tmp_path / "fake-nvidia-smi"
+    fake.write_text("#!/bin/sh\necho '0, NVIDIA H200, 9.0'\n")
+    fake.chmod(0o755)
+    refused = singularity(
+        "exec", "--bind", f"{fake}:/usr/local/bin/nvidia-smi", image,
+        "generate", "-w", prepared.root, "--engine", "magenta", check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "NVIDIA H200" in refused.stderr
+    assert "9.0" in refused.stderr
+    assert "--engine torch" in refused.stderr
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_container_stops_the_work_that_is_in_it(
+    image: Path, model: Path, prepared: Workspace, asked: signal.Signals
+) -> None:
+    """As Slurm sends it: to the process it started, which is Apptainer's."""
+    around = {**environment(), "NSYNTH_CHECKPOINT": str(model), "CUDA_VISIBLE_DEVICES": "0,1"}
+    words = ["singularity", "exec", image, "generate", "-w", prepared.root, "--threads", "1"]
+    with subprocess.Popen(words, env=around, stderr=subprocess.PIPE, text=True) as running:
+        reports = prepared.status_folder
+        until(lambda: len(list(reports.glob("generate.*-of-2.json"))) == 2, 60, "two workers")
+        until(lambda: all(_done(p) > 0 for p in reports.glob("generate.*-of-2.json")), 60, "work")
+        running.send_signal(asked)
+        assert running.wait(60) == 75, running.stderr.read()
+    assert list(prepared.clips.glob("*.part.npy"))
+
+
+def _done(report: Path) -> float:
+    return float(json.loads(report.read_text())["done"])
+
+
+def test_what_it_makes_belongs_to_who_ran_it_and_to_nobody_elses_folder(
+    reference: Workspace,
+) -> None:
+    assert packs.pads(reference)
+    files = [path for path in reference.root.rglob("*") if path.is_file()]
+    assert {path.stat().st_uid for path in files} == {os.getuid()}
