@@ -124,7 +124,7 @@ def _asked() -> dict[str, Gpu]:
     found: dict[str, Gpu] = {}
     for line in answer.decode(errors="replace").splitlines():
         index, *about = (part.strip() for part in line.split(","))
-        if index.isdecimal() and len(about) == 3:  # not a line that says what is wrong
+        if len(about) == 3:  # else it is a line that says what is wrong
             uuid, model, capability = about
             known = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
             both = (int(known[1]), int(known[2])) if known else None

@@ -40,6 +40,7 @@ _GET_ONE = (
     f"name it with --magenta or ${NAMED}: the container image has one, tests/oracle/setup makes one"
 )
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt))(?:: (.*))?")
+_MEMORY = re.compile(r"ResourceExhausted|MemoryError|bad_alloc")
 _CHATTER = re.compile(r"(INFO|WARNING):|[IW]\d{4} |\s")
 
 
@@ -159,13 +160,13 @@ class Python27:
                 say(f"  | {line}")
         said = last_words(tail)
         why = f": {said}" if said else ""
-        if code == -signal.SIGKILL:
-            return Failed(f"Magenta was killed by SIGKILL{why} -> is memory short? run it again")
         how = f"failed with exit code {code}"
         if code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        shown = "" if self.verbose else ", with -v to see more"
-        return Failed(f"Magenta {how}{why} -> run it again{shown}")
+        fix = "run it again" + ("" if self.verbose else ", with -v to see more")
+        if code == -signal.SIGKILL or _MEMORY.search(said):
+            fix = "more memory is needed, of this machine's or the GPU's; then run it again"
+        return Failed(f"Magenta {how}{why} -> {fix}")
 
 
 def _noting(lines: Generator[str, None, int], tail: deque[str]) -> Generator[str, None, int]:

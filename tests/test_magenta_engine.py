@@ -377,7 +377,8 @@ def test_a_failure_is_told_in_one_line_that_says_why(
         list(engine(OUT_OF_MEMORY).decode(a_work()))
     assert str(failed.value) == (
         "Magenta failed with exit code 1: ResourceExhaustedError: (0) Resource exhausted: OOM when "
-        "allocating tensor with shape[512,64,1,512] -> run it again, with -v to see more"
+        "allocating tensor with shape[512,64,1,512] -> more memory is needed, of this machine's or "
+        "the GPU's; then run it again"
     )
     capsys.readouterr()
     with pytest.raises(Failed):
@@ -391,9 +392,12 @@ def test_a_failure_is_told_in_one_line_that_says_why(
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL -> is memory short?"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL -> more memory"),
         ("print('F tensor: no', flush=True); os.abort()", "was killed by SIGABRT: F tensor: no"),
-        ("sys.exit('no such flag')", "failed with exit code 1: no such flag"),
+        (
+            "sys.exit('no such flag')",
+            "failed with exit code 1: no such flag -> run it again, with -v",
+        ),
         ("", "gen_00000.wav: Magenta wrote no clip"),
     ],
 )

@@ -24,13 +24,25 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "scripts"
 FAKES = ("nsynth-super", "sbatch", "scancel", "scontrol", "singularity", "srun")
 REAL = ("bash", "cut", "dirname", "realpath", "sh", "sleep")
-SHOWN = ("SRUN_CPUS_PER_TASK", "NSYNTH_IMAGE")
+SHOWN = (
+    "SRUN_CPUS_PER_TASK",
+    "NSYNTH_IMAGE",
+    "NSYNTH_CHECKPOINT",
+    "NSYNTH_MAGENTA",
+    "NSYNTH_MAGENTA_CHECKPOINTS",
+    "PYTHONHOME",
+    "PYTHONPATH",
+)
 """What a script says to those it calls by the environment."""
+INSIDE = "/opt/nsynth"
+"""Where the image has what is ours; a fake of it is elsewhere."""
 
 FAKE = f"""#!{sys.executable} -S
 # A fake, for tests: notes how it is called, and does what FAKE_<its name> says.
 import json, os, signal, sys, time
-name, folder = os.path.basename(sys.argv[0]), os.environ["FAKES"]
+folder, name = os.environ["FAKES"], os.path.basename(sys.argv[0])
+if os.path.dirname(sys.argv[0]) != folder:
+    name = sys.argv[0]  # not found on the path, but called by its own
 said = {{k: os.environ[k] for k in {SHOWN} if k in os.environ}}
 with open(os.path.join(folder, "calls"), "a") as file:
     file.write(json.dumps([name, sys.argv[1:], said]) + "\\n")
@@ -73,9 +85,11 @@ class Machine:
         for image in ("nsynth.sif", "images/other.sif"):
             (self.here / image).touch()
         self._fakes.mkdir()
-        for name in FAKES:
-            (self._fakes / name).write_text(FAKE, encoding="utf-8")
-            (self._fakes / name).chmod(0o755)
+        self._inside = folder / "inside"
+        (self._inside / "py3/bin").mkdir(parents=True)
+        for fake in (*(self._fakes / name for name in FAKES), self._inside / "py3/bin/python"):
+            fake.write_text(FAKE, encoding="utf-8")
+            fake.chmod(0o755)
         for name in REAL:
             (self._fakes / name).symlink_to(str(shutil.which(name)))
         self.environment = {
@@ -89,6 +103,10 @@ class Machine:
         """Start a script of the repository, with a job's environment if it is a job's."""
         (self._fakes / "calls").unlink(missing_ok=True)
         script = ROOT / words[0]
+        if INSIDE in (text := script.read_text(encoding="utf-8")):
+            script = self._inside / script.name
+            script.write_text(text.replace(INSIDE, str(self._inside)), encoding="utf-8")
+            script.chmod(0o755)
         job = {"SLURM_JOB_ID": "77", "SLURM_CPUS_PER_TASK": "4"}
         return subprocess.Popen(
             ["bash", script, *words[1:]] if script.suffix == ".slrm" else [script, *words[1:]],
@@ -130,6 +148,7 @@ class Machine:
 
     def readable(self, text: str) -> str:
         """Return a text without this machine's paths."""
+        text = text.replace(str(self._inside), INSIDE)
         return text.replace(str(self.here), "<here>").replace(str(ROOT), "<repository>")
 
 
@@ -192,6 +211,24 @@ SCRIPTS = {
     "slurm/generate.slrm": [*JOB_CASES, ("in an array", ["pack"], ARRAY)],
     "slurm/pads.slrm": JOB_CASES,
     "slurm/submit": SUBMIT_CASES,
+    "entrypoints/nsynth-super": [
+        ("nothing", [], {}),
+        ("a command", ["status", "-w", "another pack"], {}),
+        (
+            "with a model and a Magenta of one's own",
+            ["check"],
+            {
+                "NSYNTH_CHECKPOINT": "a model.tar",
+                "NSYNTH_MAGENTA": "/usr/bin/python2.7",
+                "NSYNTH_MAGENTA_CHECKPOINTS": "models",
+            },
+        ),
+        (
+            "on a host with a Python of its own",
+            ["check"],
+            {"PYTHONHOME": "/conda", "PYTHONPATH": "/conda/packages"},
+        ),
+    ],
     "entrypoints/prepare": ENTRYPOINT_CASES,
     "entrypoints/generate": [
         *ENTRYPOINT_CASES,
@@ -223,7 +260,9 @@ def transcript(fakes: Machine, script: str) -> str:
     for title, words, environment in SCRIPTS[script]:
         done = fakes.run(script, *words, **environment)
         others = {
-            k: v for k, v in environment.items() if k.startswith("NSYNTH") or k.endswith("TASK_ID")
+            k: v
+            for k, v in environment.items()
+            if k.startswith(("NSYNTH", "PYTHON")) or k.endswith("TASK_ID")
         }
         said = "".join(f"{k}={shlex.quote(v)} " for k, v in others.items())
         out += [title, f"    $ {said}{shlex.join([script, *words])}"]
@@ -484,7 +523,7 @@ def test_a_script_is_short_and_the_shell_understands_it(script: str) -> None:
     shell = text.splitlines()[0].removeprefix("#!/bin/")
     assert shell in ("sh", "bash")
     assert len(text.splitlines()) < 40
-    assert "set -euo pipefail" in text or "exec nsynth-super" in text.splitlines()[-1]
+    assert "set -euo pipefail" in text or text.splitlines()[-1].startswith("exec ")
     subprocess.run([shell, "-n", ROOT / script], check=True)
     assert os.access(ROOT / script, os.X_OK) or script.endswith(".slrm")
 

@@ -20,7 +20,8 @@ from nsynth_super.cli import cli
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "Singularity.def").read_text(encoding="utf-8")
 ARGUMENT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-ENTRYPOINTS = sorted(path.name for path in (ROOT / "entrypoints").iterdir())
+PROGRAM = "nsynth-super"
+APPS = sorted({path.name for path in (ROOT / "entrypoints").iterdir()} - {PROGRAM})
 
 
 @dataclass
@@ -136,7 +137,9 @@ def copied(stage: Stage, title: str) -> Iterator[tuple[str, str]]:
         if found == title:
             for line in text.splitlines():
                 if line.strip() and not line.lstrip().startswith("#"):
-                    put_in = ARGUMENT.sub(lambda match: stage.arguments[match[1]], line)
+                    put_in = ARGUMENT.sub(
+                        lambda match: stage.arguments.get(match[1], match[0]), line
+                    )
                     source, to = put_in.split()
                     yield source, to
 
@@ -212,8 +215,8 @@ def test_the_image_says_what_it_is_and_what_is_inside_by_labels() -> None:
 def test_help_names_commands_that_there_are() -> None:
     words = re.findall(r"(?:run|exec)(?: --nv)?(?: --app)? nsynth\.sif ([a-z|]+)", IMAGE.of("help"))
     named = {word for alternatives in words for word in alternatives.split("|")}
-    assert {"new", "check", "run", "status", *ENTRYPOINTS} <= named
-    assert named <= {*cli.commands, *ENTRYPOINTS}
+    assert {"new", "check", "run", "status", *APPS} <= named
+    assert named <= {*cli.commands, *APPS}
     for script in re.findall(r"slurm/[\w.]+", IMAGE.of("help")):
         assert (ROOT / "slurm" / script.removeprefix("slurm/").rstrip(".,")).exists()
 
@@ -221,8 +224,8 @@ def test_help_names_commands_that_there_are() -> None:
 def test_each_entrypoint_is_an_app_with_a_help() -> None:
     for kind in ("apprun", "apphelp"):
         found = [title.split() for title, _ in IMAGE.sections if title.startswith(kind)]
-        assert sorted(found) == [[kind, name] for name in ENTRYPOINTS]
-    for name in ENTRYPOINTS:
+        assert sorted(found) == [[kind, name] for name in APPS]
+    for name in APPS:
         assert IMAGE.of(f"apprun {name}").strip() == f'exec /opt/nsynth/entrypoints/{name} "$@"'
         assert f"--app {name} nsynth.sif -w WORKSPACE" in IMAGE.of(f"apphelp {name}")
 
@@ -258,7 +261,9 @@ def shell(stage: Stage) -> Iterator[tuple[str, str, str]]:
     """Give (title, shell, text) for each section that a shell reads, with the defaults put in."""
     for title, text in stage.sections:
         if title.split()[0] in ("post", "environment", "runscript", "apprun", "test"):
-            text = ARGUMENT.sub(lambda match: stage.arguments[match[1]], textwrap.dedent(text))
+            text = ARGUMENT.sub(
+                lambda match: stage.arguments.get(match[1], match[0]), textwrap.dedent(text)
+            )
             bash = "/bin/bash" in title or text.startswith("#!/bin/bash")
             yield title, "bash" if bash else "sh", text
 

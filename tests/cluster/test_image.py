@@ -30,10 +30,14 @@ def test_it_says_what_it_is(image: Path) -> None:
 
 
 def test_it_was_built_of_the_definition_that_is_here(image: Path) -> None:
-    """What the arguments changed aside, and where Apptainer trims a line."""
+    """Comments between stages and what the arguments changed aside."""
 
     def gist(text: str) -> list[str]:
-        return [line.strip() for line in text.splitlines() if "{{" not in line and line.strip()]
+        return [
+            line.strip()
+            for line in text.splitlines()
+            if "{{" not in line and line.strip()[:1] not in ("", "#")
+        ]
 
     built = set(gist(singularity("inspect", "--deffile", image).stdout))
     here = gist((ROOT / "Singularity.def").read_text(encoding="utf-8"))
