@@ -74,7 +74,7 @@ class Stopped(NsynthSuperError):  # noqa: N818
     message : str
         One line: how far the work came and how to go on.
     exit_code : int
-        `EXIT_STOPPED` after SIGTERM or SIGUSR1, `EXIT_INTERRUPTED` after SIGINT.
+        `EXIT_STOPPED` after one of `progress.STOPS`, `EXIT_INTERRUPTED` after SIGINT.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

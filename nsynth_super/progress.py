@@ -26,6 +26,14 @@ LINE_EVERY = 60.0  # seconds between lines in a log
 FIRST_LINES = (2.0, 10.0, 30.0)  # sooner at first: people watch a run begin
 STATUS_EVERY = 2.0  # seconds between status files
 
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGURG)
+"""Ask a run to stop with its work saved.
+
+Slurm sends a signal to every process of a step, among them the one through which an unprivileged
+Apptainer reads its image: SIGUSR1 would end it, and the run with it. SIGURG ends nobody who does
+not listen.
+"""
+
 
 def duration(seconds: float) -> str:
     """Return a time as a person says it: `45 s`, `12 min`, `5 h 20 min`, `3.5 days`."""
@@ -204,7 +212,7 @@ def alive(status: dict[str, Any]) -> bool | None:
 
 
 def stop_at_once() -> None:
-    """Until work begins: end on SIGTERM and SIGUSR1 at once, with the code that says run me again.
+    """Until work begins: end on one of `STOPS` at once, with the code that says run me again.
 
     Loading a model takes seconds in which a job may be asked to stop as well as later. Nothing is
     raised: what is imported meanwhile swallows exceptions that it did not expect.
@@ -215,12 +223,12 @@ def stop_at_once() -> None:
         os.write(2, f"stopped by {name} with nothing under way; run it again to go on\n".encode())
         os._exit(EXIT_STOPPED)
 
-    for wanted in (signal.SIGTERM, signal.SIGUSR1):
+    for wanted in STOPS:
         signal.signal(wanted, asked)
 
 
 class Stop:
-    """Turns SIGTERM, SIGUSR1 and SIGINT into a question that long work asks when it suits it.
+    """Turns `STOPS` and SIGINT into a question that long work asks when it suits it.
 
     Used as a context; the second SIGINT ends the process at once.
     """
@@ -230,7 +238,7 @@ class Stop:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stop:
-        for wanted in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for wanted in (*STOPS, signal.SIGINT):
             self._before[wanted] = signal.signal(wanted, self._asked)
         return self
 

@@ -31,10 +31,10 @@ from nsynth_super.problems import (
     Problem,
     Stopped,
 )
-from nsynth_super.progress import Progress, following, say
+from nsynth_super.progress import STOPS, Progress, following, say
 from nsynth_super.workspace import Workspace
 
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+FORWARDED = (*STOPS, signal.SIGINT)
 WATCH_EVERY = 0.25  # seconds
 
 
@@ -65,7 +65,11 @@ class Worker:
 
     def environment(self) -> dict[str, str]:
         """Return the environment for it: its GPU, its share, and output that is not held back."""
-        mine = {"NSYNTH_WORKERS": str(self.siblings), "PYTHONUNBUFFERED": "1"}
+        mine = {
+            machine.WORKERS: str(self.siblings),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",  # a folder of our name where it is started is not us
+        }
         if self.gpu is not None:
             mine["CUDA_VISIBLE_DEVICES"] = self.gpu.name
         return {**os.environ, **mine}

@@ -337,7 +337,7 @@ def test_out_of_time_the_step_is_told_and_the_job_goes_back_into_the_queue(
     fakes: Machine,
 ) -> None:
     done = out_of_time(fakes)
-    assert fakes.called()[1:] == ["scancel --signal=USR1 77", "scontrol requeue 77"]
+    assert fakes.called()[1:] == ["scancel --signal=URG 77", "scontrol requeue 77"]
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == "out of time: what was decoded is saved; back into the queue\n"
     assert done.stderr == ""
@@ -348,7 +348,7 @@ def test_of_an_array_only_the_task_that_is_out_of_time_is_told_and_goes_back(
 ) -> None:
     # The array's last task has the array's own job number, which alone means all of its tasks.
     out_of_time(fakes, **ARRAY)
-    assert fakes.called()[1:] == ["scancel --signal=USR1 77_3", "scontrol requeue 77_3"]
+    assert fakes.called()[1:] == ["scancel --signal=URG 77_3", "scontrol requeue 77_3"]
 
 
 def test_a_step_that_takes_its_time_to_stop_is_waited_for(fakes: Machine) -> None:
@@ -360,7 +360,7 @@ def test_a_step_that_takes_its_time_to_stop_is_waited_for(fakes: Machine) -> Non
 def test_a_step_that_is_told_twice_is_waited_for(fakes: Machine) -> None:
     # Once by Slurm, and once by somebody who wants the node.
     done = out_of_time(fakes, how="end.told = hasattr(end, 'told') and os._exit(75)", times=2)
-    told = "scancel --signal=USR1 77"
+    told = "scancel --signal=URG 77"
     assert fakes.called()[1:] == [told, told, "scontrol requeue 77"]
     assert done.returncode == -signal.SIGKILL
 
@@ -374,7 +374,7 @@ def test_a_step_that_stopped_before_scancel_came_back_is_still_known_by_its_end(
 
 def test_where_scancel_fails_the_step_is_told_by_srun(fakes: Machine) -> None:
     done = out_of_time(fakes, FAKE_SCANCEL="sys.exit('no controller')")
-    assert fakes.called()[1:] == ["scancel --signal=USR1 77", "scontrol requeue 77"]
+    assert fakes.called()[1:] == ["scancel --signal=URG 77", "scontrol requeue 77"]
     assert done.stderr == "no controller\n"
 
 
@@ -387,7 +387,7 @@ def test_after_so_many_restarts_a_job_is_left_alone(
     said = {"SLURM_RESTART_COUNT": restarts, "NSYNTH_MAX_RESTARTS": most}
     done = out_of_time(fakes, **{name: value for name, value in said.items() if value})
     assert done.returncode == 75
-    assert fakes.called()[1:] == ["scancel --signal=USR1 77"]
+    assert fakes.called()[1:] == ["scancel --signal=URG 77"]
     assert done.stderr == f"out of time after {restarts or 0} restarts: submit it again to go on\n"
 
 
@@ -415,7 +415,7 @@ def test_a_step_that_ended_otherwise_when_it_was_told_is_not_run_again(
 ) -> None:
     done = out_of_time(fakes, how=f"os._exit({code})")
     assert done.returncode == code
-    assert fakes.called()[1:] == ["scancel --signal=USR1 77"]
+    assert fakes.called()[1:] == ["scancel --signal=URG 77"]
 
 
 # What submit does not submit

@@ -73,11 +73,12 @@ class Slurm:
     def kill_node(self, node: str) -> None:
         """End a node as a loss of power does: its daemon and all that it started."""
         daemon = self._daemons.pop(node)
-        daemon.kill()
+        everything = [psutil.Process(daemon.pid), *self._of_node(node)]
+        for blow in (psutil.Process.suspend, psutil.Process.kill):  # nobody sees another die
+            for process in everything:
+                with suppress(psutil.Error):
+                    blow(process)
         daemon.wait()
-        for process in self._of_node(node):
-            with suppress(psutil.Error):
-                process.kill()
 
     def stop(self) -> None:
         """End the jobs, then the daemons, by their process ids."""

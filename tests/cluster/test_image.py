@@ -101,7 +101,7 @@ def test_magenta_is_refused_on_a_gpu_that_cuda_10_cannot_drive(
     image: Path, prepared: Workspace, tmp_path: Path
 ) -> None:
     fake = tmp_path / "fake-nvidia-smi"
-    fake.write_text("#!/bin/sh\necho '0, NVIDIA H200, 9.0'\n")
+    fake.write_text("#!/bin/sh\necho '0, GPU-fake, NVIDIA H200, 9.0'\n")
     fake.chmod(0o755)
     refused = singularity(
         "exec", "--bind", f"{fake}:/usr/local/bin/nvidia-smi", image,
