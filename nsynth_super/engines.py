@@ -78,7 +78,6 @@ class Engine(Protocol):
 
     Attributes
     ----------
-    name : str
     resumes : bool
         Whether it can go on behind codes that were drawn before. One that cannot is given none,
         and what it is stopped in begins anew.
@@ -216,10 +215,8 @@ class TorchEngine:
                 else:
                     at = (t - given) % _UNIFORMS_AT_ONCE
                     if at == 0:
-                        count = min(_UNIFORMS_AT_ONCE, work.samples - t)
-                        uniform = torch.from_numpy(
-                            uniforms(work.seed, work.keys, t, count).T.copy()
-                        )
+                        size = min(_UNIFORMS_AT_ONCE, work.samples - t)
+                        uniform = torch.from_numpy(uniforms(work.seed, work.keys, t, size).T.copy())
                     code = draw(logits, uniform[at])
                     out.append(code)
             if time.monotonic() - since > CHUNK_SECONDS:

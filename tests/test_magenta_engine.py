@@ -575,6 +575,29 @@ def test_check_tells_of_an_engine_that_cannot_measure(
     assert "Magenta failed with exit code 1: no" in ended.said
 
 
+def test_compare_fails_engines_that_differ(small_checkpoint: Path, tmp_path: Path) -> None:
+    """The fake draws what it likes; that the real one passes, `tests/oracle` shows."""
+    options = ["--magenta", fake(tmp_path / "fake"), "--clips", 2, "--samples", 64]
+    words = ("checkpoint", "compare", small_checkpoint, *options)
+    ended = Command(*words, checkpoint=small_checkpoint, before=AS_IF_PUBLISHED).wait()
+    refuses(ended, 1, "the engines differ by more than rounding")
+    assert "clips       0 of 2 are equal throughout" in ended.said
+
+
+def test_weights_are_saved_for_an_image(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever GPU the building machine has."""
+    fake_nvidia_smi(tmp_path / "bin", monkeypatch, "0, GPU-a, NVIDIA H100, 9.0")
+    words = ("checkpoint", "magenta", tmp_path / "image", "--magenta", fake(tmp_path / "fake"))
+    refuses(Command(*words, checkpoint=small_checkpoint).wait(), 2, "sizes that Magenta cannot")
+    assert not (tmp_path / "image").exists()
+    ended = done(Command(*words, checkpoint=small_checkpoint, before=AS_IF_PUBLISHED).wait())
+    (saved,) = (tmp_path / "image").iterdir()
+    assert f"{saved} written" in ended.said
+    assert {path.suffix for path in saved.iterdir()} == {".index", ".data-00000-of-00001"}
+
+
 def test_workers_on_one_machine_share_its_memory() -> None:
     whole = machine.memory({})
     assert machine.memory({"NSYNTH_WORKERS": "4"}) == whole // 4

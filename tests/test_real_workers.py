@@ -151,7 +151,7 @@ def test_workers_that_are_stopped_go_on_however_the_work_is_shared_out_then(
     pads_are(alone, pack, small_checkpoint)
 
 
-@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGUSR1, signal.SIGURG])
 def test_workers_that_are_stopped_while_they_load_the_engine_have_work_left(
     which: signal.Signals, start: Start, pack: Workspace
 ) -> None:

@@ -163,16 +163,16 @@ class Slurm:
         return done.stdout
 
     def state(self, job: str) -> str:
-        """Return a job's present state, or its last; all of them, in order, of an array."""
+        """Return a job's present state, or its last; of an array, those of all its tasks."""
         shown = self.run("squeue", "-h", "-j", job, "-o", "%T", check=False).split()
         if shown:
             return " ".join(shown)
-        ended = []
+        ended: dict[str, str] = {}
         for line in self.history.read_text(encoding="utf-8").splitlines():
             fields = dict(part.partition("=")[::2] for part in line.split())
             if fields.get("JobId") == job or fields.get("ArrayJobId") == job:
-                ended.append(fields["JobState"])
-        return " ".join(ended)
+                ended[fields["JobId"]] = fields["JobState"]
+        return " ".join(ended.values())
 
     def wait(self, *jobs: str, seconds: float = 300) -> list[str]:
         """Wait until jobs have left the queue; return their last states."""
@@ -186,12 +186,14 @@ class Slurm:
 
     def _of_node(self, node: str) -> list[psutil.Process]:
         """Return what a node's daemon has started: its steps, which leave it, and their work."""
+        log = f"{self.folder}/slurmd-{node}.log"
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 around = process.environ()
-                if around.get("SLURM_CONF") == self.environment["SLURM_CONF"] and (
-                    around.get("SLURMD_NODENAME") == node
+                of_ours = around.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if (of_ours and around.get("SLURMD_NODENAME") == node) or (
+                    process.name() == "slurmstepd" and log in {f.path for f in process.open_files()}
                 ):
                     found.append(process)
         return found
