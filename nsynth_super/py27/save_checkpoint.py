@@ -4,35 +4,17 @@ Runs under Python 2.7. Only the model's variables are saved, without an optimize
 """
 
 import argparse
-import json
 import os
-import struct
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing is computed
 
-import numpy as np
 import tensorflow as tf
 from magenta.models.nsynth.wavenet import fastgen
 from magenta.models.nsynth.wavenet.h512_bo16 import Config
+from weights import read_safetensors
 
 ANY_DEVICE = tf.ConfigProto(allow_soft_placement=True)  # Magenta's graphs ask for a GPU
-
-
-def read_safetensors(path):
-    """Return the float32 arrays of a .safetensors file by name."""
-    with open(path, "rb") as f:
-        (length,) = struct.unpack("<Q", f.read(8))
-        header = json.loads(f.read(length).decode("utf-8"))
-        data = f.read()
-    header.pop("__metadata__", None)
-    arrays = {}
-    for name, entry in header.items():
-        if entry["dtype"] != "F32":
-            raise ValueError("%s is %s, expected F32" % (name, entry["dtype"]))
-        start, end = entry["data_offsets"]
-        arrays[name] = np.frombuffer(data[start:end], dtype="<f4").reshape(entry["shape"])
-    return arrays
 
 
 def main():

@@ -7,10 +7,9 @@ of the model is computed here. `oracle.py` is the Python 3 side.
 from __future__ import print_function
 
 import argparse
-import json
 import os
 import platform
-import struct
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,6 +20,11 @@ from magenta.models.nsynth import utils
 from magenta.models.nsynth.wavenet import fastgen, nsynth_generate
 from magenta.models.nsynth.wavenet.h512_bo16 import Config
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(HERE, "..", "..", "..", "nsynth_super", "py27"))
+
+from weights import read_safetensors
+
 tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
 
 TRAINED_ON = 6144  # samples of the clips that Magenta trained on
@@ -28,21 +32,6 @@ SILENCE = 128  # Magenta's codes are -128 to 127, ours 0 to 255
 LOUDEST = 255
 HOP = Config().ae_hop_length
 ANY_DEVICE = tf.ConfigProto(allow_soft_placement=True)  # Magenta's graphs ask for a GPU
-
-
-def read_safetensors(path):
-    """Return the float32 arrays of a .safetensors file by name."""
-    with open(path, "rb") as f:
-        (length,) = struct.unpack("<Q", f.read(8))
-        header = json.loads(f.read(length).decode("utf-8"))
-        data = f.read()
-    header.pop("__metadata__", None)
-    arrays = {}
-    for name, entry in header.items():
-        assert entry["dtype"] == "F32", entry
-        start, end = entry["data_offsets"]
-        arrays[name] = np.frombuffer(data[start:end], dtype="<f4").reshape(entry["shape"])
-    return arrays
 
 
 def training_graph():
