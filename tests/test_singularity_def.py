@@ -301,3 +301,59 @@ def test_shellcheck_has_nothing_to_say_about_a_section(title: str, kind: str, te
     words = [program, "--shell", kind, "--exclude", "SC2050,SC2194", "-"]
     done = subprocess.run(words, input=text, text=True, capture_output=True, check=False)
     assert done.returncode == 0, f"{title}\n{done.stdout}{done.stderr}"
+
+
+CUDA_10 = {
+    "local/cuda-10.0/targets/x86_64-linux/lib": [
+        "libcudart.so.10.0", "libcublas.so.10.0", "libcufft.so.10.0", "libcurand.so.10.0",
+        "libcusolver.so.10.0", "libcusparse.so.10.0",
+    ],
+    "lib/x86_64-linux-gnu": ["libcudnn.so.7"],
+}  # fmt: skip
+"""Where TensorFlow's image of 2019 has what TensorFlow opens: links to files of longer names."""
+
+
+def copied_cuda(usr: Path, to: Path, cuda10: str) -> subprocess.CompletedProcess[str]:
+    """Run the section that copies CUDA's libraries, on folders that stand for the image's."""
+    script = STAGES[0].of("post").replace("{{ CUDA10 }}", cuda10).replace("/opt/cuda-10.0", str(to))
+    return subprocess.run(
+        ["sh", "-c", script.replace("/usr/", f"{usr}/")], capture_output=True, text=True
+    )
+
+
+def fake_cuda(usr: Path) -> list[str]:
+    """Make empty stand-ins for the libraries; return their names."""
+    for folder, names in CUDA_10.items():
+        (usr / folder).mkdir(parents=True)
+        for name in names:
+            (usr / folder / f"{name}.130").write_text(f"fake {name}")
+            (usr / folder / name).symlink_to(f"{name}.130")
+    (usr / "local/cuda-10.0/stubs").mkdir()
+    (usr / "local/cuda-10.0/stubs/libcuda.so.1").write_text("a stub that must stay behind")
+    return sorted(name for names in CUDA_10.values() for name in names)
+
+
+def test_what_tensorflow_opens_of_cuda_is_copied_and_no_stub_of_the_driver(tmp_path: Path) -> None:
+    names = fake_cuda(tmp_path / "usr")
+    done = copied_cuda(tmp_path / "usr", tmp_path / "out", "required")
+    assert done.returncode == 0, done.stderr
+    copied = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert sorted(copied) == names
+    for name, path in copied.items():
+        assert not path.is_symlink()
+        assert path.read_text() == f"fake {name}"
+
+
+def test_a_base_without_one_of_cudas_libraries_is_refused_by_name(tmp_path: Path) -> None:
+    fake_cuda(tmp_path / "usr")
+    (tmp_path / "usr/lib/x86_64-linux-gnu/libcudnn.so.7").unlink()
+    refused = copied_cuda(tmp_path / "usr", tmp_path / "out", "required")
+    assert refused.returncode == 1
+    assert "has no libcudnn.so.7" in refused.stderr
+    assert "CUDA10=none" in refused.stderr
+
+
+def test_an_image_can_be_had_without_cuda_10(tmp_path: Path) -> None:
+    (tmp_path / "usr").mkdir()
+    assert copied_cuda(tmp_path / "usr", tmp_path / "out", "none").returncode == 0
+    assert list((tmp_path / "out").iterdir()) == []
