@@ -12,8 +12,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -174,7 +175,7 @@ def run(
     processes: list[subprocess.Popen[bytes]] = []
     told = 0
     with _noting() as asked, _not_left_alone(processes):
-        for worker in workers:
+        for worker, cores in zip(workers, _cores(workers), strict=True):
             # In a session of its own: a terminal's Ctrl-C reaches it once, by what follows.
             processes.append(
                 subprocess.Popen(
@@ -183,6 +184,9 @@ def run(
                     start_new_session=True,
                 )
             )
+            if cores:
+                with suppress(OSError):  # it ended already, or may not be bound
+                    os.sched_setaffinity(processes[-1].pid, cores)
         while any(process.poll() is None for process in processes):
             # Here and not in the handler, which could come between a start and its note.
             for which in asked[told:]:
@@ -193,6 +197,21 @@ def run(
             time.sleep(WATCH_EVERY)
         watch(processes)
     _conclude(workers, [process.returncode for process in processes], asked)
+
+
+def _cores(workers: Sequence[Worker]) -> list[set[int]]:
+    """Share out the cores, so that workers do not chase each other over them; or none.
+
+    None where there are not enough, and where it is not known which are ours: a job that Slurm gave
+    four of sixteen cores, without binding it to them, had better not take the first four.
+    """
+    ours = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    ends = list(accumulate(worker.threads for worker in workers))
+    if len(ours) != machine.processors() or ends[-1] > len(ours):
+        return [set() for _ in workers]
+    return [
+        set(ours[end - worker.threads : end]) for end, worker in zip(ends, workers, strict=True)
+    ]
 
 
 @contextmanager

@@ -390,6 +390,41 @@ def test_a_failure_among_workers_that_stopped_is_a_failure(tmp_path: Path) -> No
     assert said == "shard 2/3 failed with exit code 1; its own lines above say why\n"
 
 
+CORES = """
+time.sleep(0.2)  # for its parent to bind it
+with open(os.path.join(sys.argv[1], str(number)), "w") as file:
+    json.dump(sorted(os.sched_getaffinity(0)), file)
+"""
+
+
+def cores_of(folder: Path, count: int) -> list[list[int]]:
+    """Run workers that say which cores they may use."""
+    workers.run(team(count), stub(CORES, folder), watch_nothing)
+    return [json.loads((folder / str(number)).read_text()) for number in range(count)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds nobody")
+def test_workers_do_not_share_cores_where_there_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(machine, "processors", lambda: len(ours))
+    bound = cores_of(tmp_path, len(ours))
+    assert bound == [[core] for core in ours]
+    assert sorted(os.sched_getaffinity(0)) == ours, "and we are bound to nothing new"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds nobody")
+@pytest.mark.parametrize("processors", [0, 1], ids=["too few for all", "of more that we see"])
+def test_workers_are_not_bound_where_cores_are_short_or_not_known_to_be_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    ours = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(machine, "processors", lambda: len(ours) - processors)
+    count = len(ours) + 1 if processors == 0 else 1
+    assert cores_of(tmp_path, count) == [ours] * count
+
+
 def test_workers_that_cannot_be_watched_are_stopped(tmp_path: Path) -> None:
     def watch(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         assert len(processes) == 3
