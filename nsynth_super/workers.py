@@ -35,7 +35,12 @@ from nsynth_super.problems import (
 from nsynth_super.progress import STOPS, Progress, following, say
 from nsynth_super.workspace import Workspace
 
-FORWARDED = (*STOPS, signal.SIGINT)
+FORWARDED = {**{each: each for each in (*STOPS, signal.SIGINT)}, signal.SIGURG: signal.SIGUSR1}
+"""What each signal is passed on as.
+
+A worker that does not listen yet would not hear SIGURG, and go on. SIGUSR1 ends it; sent to the
+worker alone, it ends nobody else.
+"""
 WATCH_EVERY = 0.25  # seconds
 
 
@@ -192,7 +197,7 @@ def run(
             for which in asked[told:]:
                 told += 1
                 for process in processes:
-                    process.send_signal(which)
+                    process.send_signal(FORWARDED[which])
             watch(processes)
             time.sleep(WATCH_EVERY)
         watch(processes)
@@ -247,7 +252,7 @@ def _conclude(
     workers: Sequence[Worker], codes: Sequence[int], asked: Sequence[signal.Signals]
 ) -> None:
     # A worker that a signal ended before it could listen stopped as well.
-    stops = {EXIT_STOPPED, EXIT_INTERRUPTED, *(-came for came in asked)}
+    stops = {EXIT_STOPPED, EXIT_INTERRUPTED, *(-FORWARDED[came] for came in asked)}
     ended = list(zip(workers, codes, strict=True))
     if failed := [(worker, code) for worker, code in ended if code not in {0, *stops}]:
         if all(code == EXIT_BAD_INPUT for _, code in failed):
