@@ -304,3 +304,16 @@ def test_the_fetched_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch, 
     assert checkpoint.default_path() == tmp_path / "wavenet-ckpt.tar"
     monkeypatch.setenv("NSYNTH_CHECKPOINT", "/elsewhere")
     assert checkpoint.default_path() == Path("/elsewhere")
+
+
+def test_what_is_safetensors_already_is_verified_and_copied(
+    small_checkpoint: Path, tmp_path: Path, command
+) -> None:
+    """As the image's build does with whatever it is given."""
+    copy = tmp_path / "copy.safetensors"
+    assert command("checkpoint", "convert", small_checkpoint, copy).returncode == 0
+    assert checkpoint.load(copy).sha256 == checkpoint.load(small_checkpoint).sha256
+    copy.write_bytes(copy.read_bytes()[:-100])
+    broken = command("checkpoint", "convert", copy, tmp_path / "never.safetensors")
+    assert broken.returncode == 2
+    assert not (tmp_path / "never.safetensors").exists()

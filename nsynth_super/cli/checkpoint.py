@@ -76,7 +76,7 @@ def verify(path: Path | None) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(dir_okay=False, path_type=Path))
 def convert(source: Path, destination: Path) -> None:
-    """Turn TensorFlow's checkpoint SOURCE into the safetensors file DESTINATION."""
+    """Turn the checkpoint SOURCE, mostly TensorFlow's, into the safetensors file DESTINATION."""
     from nsynth_super.wavenet import checkpoint as model
 
     if destination.suffix != ".safetensors":

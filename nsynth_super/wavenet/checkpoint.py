@@ -191,8 +191,11 @@ def converted(found: Path) -> Path:
 
 
 def convert(found: Path, destination: Path) -> Checkpoint:
-    """Read a TensorFlow prefix or .tar, verify it, and write it as safetensors."""
-    with magenta_format.unpacked(found, cache_folder()) as prefix:
-        checkpoint = verified(magenta_format.read(prefix), str(found))
+    """Read a checkpoint of any kind, verify it, and write it as safetensors."""
+    if found.suffix == ".safetensors":
+        checkpoint = _read_safetensors(found)
+    else:
+        with magenta_format.unpacked(found, cache_folder()) as prefix:
+            checkpoint = verified(magenta_format.read(prefix), str(found))
     save(checkpoint.weights, destination, found.name)
     return checkpoint
