@@ -129,7 +129,7 @@ class Python27:
             If it fails, or is killed: with the line that says why.
         """
         # Variables and packages of the user's are for another Python.
-        command = [self.path, "-E", "-s", "-u", *words]
+        command = [self.path, "-B", "-E", "-s", "-u", *words]
         tail: deque[str] = deque(maxlen=_TAIL)
         lines = child.run([str(word) for word in command], folder, self._environment())
         with closing(lines):
@@ -208,7 +208,7 @@ def _refuse_new(gpus: Iterable[Gpu]) -> None:
 
 def _looked_at(program: str) -> dict[str, Any]:
     """Ask a Python what it is and has; refuse it unless it has all that is needed."""
-    question = [program, "-E", "-s", str(SCRIPTS / "look.py")]
+    question = [program, "-B", "-E", "-s", str(SCRIPTS / "look.py")]
     try:
         answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=True)
         here = json.loads(answer.stdout)

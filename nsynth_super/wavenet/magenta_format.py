@@ -143,7 +143,7 @@ def _read_with_magenta(prefix: Path) -> dict[str, NDArray[Any]]:
                 "pip install 'nsynth-super[tensorflow]'",
             )
         )
-    line = [python, "-E", "-s", str(_READER), str(prefix)]
+    line = [python, "-B", "-E", "-s", str(_READER), str(prefix)]
     try:
         listed = subprocess.run(line, capture_output=True, text=True, check=True)
         shapes = {name: tuple(shape) for name, shape in json.loads(listed.stdout).items()}

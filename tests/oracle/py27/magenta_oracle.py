@@ -21,6 +21,7 @@ from magenta.models.nsynth.wavenet import fastgen, nsynth_generate
 from magenta.models.nsynth.wavenet.h512_bo16 import Config
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True  # Python 2 would leave it among the sources
 sys.path.append(os.path.join(HERE, "..", "..", "..", "nsynth_super", "py27"))
 
 from weights import read_safetensors
