@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super.files import explained
-from nsynth_super.machine import scratch
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.wavenet.dimensions import read_off
 
@@ -148,7 +147,7 @@ def _read_with_magenta(prefix: Path) -> dict[str, NDArray[Any]]:
         listed = subprocess.run(line, capture_output=True, text=True, check=True)
         shapes = {name: tuple(shape) for name, shape in json.loads(listed.stdout).items()}
         names = _wanted(shapes)
-        with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             arrays = Path(folder) / "arrays.npz"
             said = "\n".join(names)
             subprocess.run(
