@@ -194,3 +194,21 @@ def test_the_check_refuses_a_pack_before_anything_is_submitted(
     assert refused.returncode == 2
     assert "cello_{60}" in refused.stdout + refused.stderr
     assert cluster.run("squeue", "-h", "-o", "%i") == before
+
+
+def test_both_engines_agree_inside_a_job(cluster: Slurm, image: Path, tmp_path: Path) -> None:
+    """The real Magenta on the image's own model. The GPU is fake, so it says that it cannot use it.
+
+    A whole block by Magenta would take an hour here; tests/oracle/test_engines.py makes short ones.
+    """
+    model = "/opt/nsynth/checkpoint/wavenet.safetensors"
+    compare = f"nsynth-super checkpoint compare {model} --clips 1 --samples 16"
+    job = cluster.run(
+        "sbatch", "--parsable", "--gpus=1", "--mem=16G",
+        "--wrap", f"srun singularity exec --nv {image} {compare}", cwd=tmp_path,
+    ).strip()  # fmt: skip
+    states = cluster.wait(job, seconds=300)
+    log = (tmp_path / f"slurm-{job}.out").read_text()
+    assert states == ["COMPLETED"], log
+    assert "16 of 16 are drawn alike" in log
+    assert "magenta 1.1.7, TensorFlow 1.15.0, CPU" in log
