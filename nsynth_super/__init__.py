@@ -4,4 +4,10 @@ From recorded notes to the pads the instrument plays, in three stages: `prepare`
 embeddings, embeddings to a plan), `generate` (plan to clips), `pads` (clips to pads).
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# Threads that spin while they wait make a step a hundred times slower as soon as another program
+# wants the same core. OpenMP reads this once, when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

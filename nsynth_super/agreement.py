@@ -122,11 +122,12 @@ def redrawn(
     from nsynth_super.wavenet import mulaw
     from nsynth_super.wavenet.cpu import CpuDecoder
     from nsynth_super.wavenet.dimensions import read_off
+    from nsynth_super.wavenet.rewrites import Rewritten
     from nsynth_super.wavenet.sampling import draw
 
     dimensions, _ = read_off({name: array.shape for name, array in weights.items()})
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-    decoder = CpuDecoder(tensors, dimensions, len(codes))
+    decoder = CpuDecoder(Rewritten(tensors, dimensions, torch.float32), len(codes))
     silence = np.full((len(codes), 1), mulaw.ZERO, dtype=np.uint8)
     heard = torch.from_numpy(np.concatenate([silence, codes[:, :-1]], axis=1).astype(np.int64))
     encodings, chance = torch.from_numpy(work.encodings), torch.from_numpy(uniform)

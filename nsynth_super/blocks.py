@@ -43,4 +43,11 @@ def _done(workspace: Workspace, plan: Plan, block: int) -> float:
 def clips_done(workspace: Workspace, plan: Plan, blocks: Iterable[int] | None = None) -> float:
     """Return how many clips of these blocks, or of all, are on disk, begun ones by their share."""
     every = range(plan.blocks) if blocks is None else blocks
-    return sum(_done(workspace, plan, block) for block in every)
+    some = _with_files(workspace)
+    return sum(_done(workspace, plan, block) for block in every if block in some)
+
+
+def _with_files(workspace: Workspace) -> set[int]:
+    """Return the blocks that have a file, this plan's or another's; only they need be named."""
+    indices = (path.name.partition("-")[0] for path in workspace.clips.glob("*.npy"))
+    return {int(index) for index in indices if index.isdecimal()}

@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from nsynth_super import machine
 from nsynth_super import notes as source_notes
 from nsynth_super.blocks import clips_done
 from nsynth_super.engines import Engine
-from nsynth_super.finishing import finish
 from nsynth_super.grid import Grid
 from nsynth_super.notes import Fill, Note, identity
 from nsynth_super.plan import BLOCK, REPLAN, Plan
 from nsynth_super.problems import BadInput, NsynthSuperError, Problem, errors
 from nsynth_super.progress import amount
 from nsynth_super.settings import Settings, read
+from nsynth_super.speed import Speed
 from nsynth_super.stages.generate import blocks_at_once
 from nsynth_super.stages.prepare import read_origins
-from nsynth_super.wavenet import mulaw
 from nsynth_super.workspace import Workspace
 
 
@@ -104,10 +101,7 @@ def run(
         found, problems = source_notes.find(workspace.notes, settings, fill)
         # A recording that fills gaps is read once.
         by_path = {note.path: note for note in sorted(found, key=lambda n: n.filled_from is None)}
-        report.problems += [
-            *problems,
-            *(p for note in by_path.values() for p in source_notes.read(note).problems),
-        ]
+        report.problems += [*problems, *_of_the_recordings(list(by_path.values()))]
     plan = None
     with _noting(report):
         plan = Plan.read(workspace.plan)
@@ -133,6 +127,12 @@ def _noting(report: Report) -> Iterator[None]:
         report.problems += bad.problems
     except (NsynthSuperError, OSError) as error:
         report.problems.append(Problem("check", str(error), ""))
+
+
+def _of_the_recordings(notes: list[Note]) -> Iterator[Problem]:
+    with ThreadPoolExecutor(machine.processors()) as pool:
+        for problems in pool.map(lambda note: source_notes.read(note).problems, notes):
+            yield from problems
 
 
 def _changed(
@@ -193,11 +193,7 @@ def _estimate(report: Report, settings: Settings, engine: Engine, batch_clips: i
             )
         )
         return
-    batches = report.clips / batch
     notes = len(settings.instruments) * len(settings.pitches)
-    decoding = engine.measure(batch) * settings.decoded_samples * batches
-    clip = mulaw.decode(np.full(settings.decoded_samples, 200, dtype=np.uint8))
-    begin = time.perf_counter()
-    finish(clip, settings.final_length)
-    finishing = (time.perf_counter() - begin) * report.clips
-    report.seconds = report.seconds_left = engine.measure_encoder() * notes + decoding + finishing
+    speed = Speed.measured(engine, batch, settings.final_length)
+    report.seconds = speed.seconds(notes, report.clips, settings.decoded_samples)
+    report.seconds_left = report.seconds

@@ -16,12 +16,21 @@ CLICK = 1.0  # a jump of more than half of full scale …
 ONSET_SHARE = 0.1  # of the peak
 WALK_BACK = 16  # samples before the onset that are kept
 FADE = 8  # samples, at both ends
+_RAMP = np.linspace(0.0, 1.0, FADE, dtype=np.float32)
 
 
 def declick(audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Replace single wild samples: where two jumps of more than 1.0 follow each other."""
-    jumps = np.abs(np.diff(audio)) > CLICK
+    """Replace single wild samples: where two jumps of more than 1.0 follow each other.
+
+    Returns
+    -------
+    ndarray of float32
+        `audio` itself, if there are none.
+    """
+    jumps = np.abs(audio[1:] - audio[:-1]) > CLICK
     clicks = np.flatnonzero(jumps[:-1] & jumps[1:])
+    if not len(clicks):
+        return audio
     mended = np.array(audio)
     for click in clicks:
         mended[click + 1] = (mended[click] + mended[click + 2]) / 2
@@ -30,7 +39,7 @@ def declick(audio: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def level(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale to a peak of -12 dBFS, in 16-bit units; silence stays silence."""
-    peak = np.abs(audio).max(initial=0.0)
+    peak = max(audio.max(initial=0.0), -audio.min(initial=0.0))
     return audio * np.float32(PEAK / peak) if peak > 0 else audio
 
 
@@ -48,9 +57,8 @@ def fade(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """Fade in and out over 8 samples."""
     faded = np.array(audio)
     count = min(FADE, len(audio))
-    ramp = np.linspace(0.0, 1.0, FADE, dtype=np.float32)
-    faded[:count] *= ramp[:count]
-    faded[len(faded) - count :] *= ramp[:count][::-1]
+    faded[:count] *= _RAMP[:count]
+    faded[len(faded) - count :] *= _RAMP[:count][::-1]
     return faded
 
 
@@ -71,5 +79,7 @@ def finish(audio: NDArray[np.float32], length: int) -> NDArray[np.int16]:
     """
     levelled = level(declick(np.asarray(audio, dtype=np.float32)))
     begin = onset(levelled)
-    sound = np.rint(fade(levelled[begin : begin + length])).astype("<i2")
-    return np.pad(sound, (0, length - len(sound)))
+    faded = fade(levelled[begin : begin + length])
+    sound = np.zeros(length, dtype="<i2")
+    sound[: len(faded)] = np.rint(faded, out=faded)
+    return sound

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +46,14 @@ class Mix(NamedTuple):
     @property
     def key(self) -> int:
         """64 bits that say which mix this is, on every machine: the name of its random numbers."""
-        said = "/".join([str(self.pitch), *(f"{i}/{w:.9f}" for i, w in self.weights)])
+        said = f"{self.pitch}/{_said(self.weights)}"
         return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "little")
+
+
+@lru_cache(maxsize=1024)
+def _said(weights: tuple[tuple[str, float], ...]) -> str:
+    """Spell out weights as keys have them; a plan's next pitch has the same ones."""
+    return "/".join([f"{name}/{weight:.9f}" for name, weight in weights])
 
 
 def cells(resolution: int) -> NDArray[np.float64]:

@@ -139,6 +139,15 @@ def processors(environment: Mapping[str, str] = os.environ) -> int:
     return min(here, int(given)) if given and given.isdigit() else here
 
 
+def processor_features(root: Path = Path("/")) -> set[str]:
+    """Return what Linux says an x86 processor can do (`avx512_bf16`); elsewhere nothing."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()[2:]) for line in lines if line.startswith("flags")), set())
+
+
 def memory(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> int:
     """Return how many bytes of memory this process may use: the least of what limits it.
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -217,7 +218,8 @@ def read(note: Note) -> Conformed:
         return Conformed(silence, [], [Problem(where, "holds NaN or infinity", "export it again")])
 
     done = []
-    mono = sound.mean(axis=1) if channels > 1 else sound[:, 0]
+    # Channel by channel: a mean along so short an axis takes ten times as long.
+    mono = reduce(np.add, sound.T) / channels if channels > 1 else sound[:, 0]
     if channels > 1:
         done.append(f"mixed down from {channels} channels")
     if note.filled_from is not None:

@@ -7,12 +7,14 @@ for something new, whatever was changed in between.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,18 @@ BLOCK = 64
 """Clips in a block: the unit of storage, resume and sharding."""
 
 REPLAN = "`nsynth-super prepare --replan` starts anew and keeps every clip that is still valid"
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Let no garbage be collected: looking a plan's lists through takes longer than making them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,10 @@ class Plan:
 
     def clip_identity(self, mix: Mix) -> str:
         """Return what clip this is: the same string, the same codes (up to rounding)."""
-        made_from = [f"{w!r}*{self.embeddings[f'{i}_{mix.pitch}']}" for i, w in mix.weights]
+        made_from = [
+            f"{weight}*{self.embeddings[f'{name}_{mix.pitch}']}"
+            for name, weight in _exactly(mix.weights)
+        ]
         said = "\n".join([self.checkpoint, str(self.seed), str(mix.key), *made_from])
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -114,8 +131,9 @@ class Plan:
     @cached_property
     def identity(self) -> str:
         """sha256 of the whole plan."""
-        return hashlib.sha256(json.dumps(self._as_dict(), sort_keys=True).encode()).hexdigest()
+        return _digest(self._as_dict())
 
+    @_without_collecting()
     def _as_dict(self) -> dict[str, Any]:
         names = sorted({name for mix in self.mixes for name, _ in mix.weights})
         number = {name: index for index, name in enumerate(names)}
@@ -133,9 +151,11 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write plan.json, whole or not at all."""
-        write_json(path, {**self._as_dict(), "sha256": self.identity}, indent=None)
+        content = self._as_dict()
+        write_json(path, {**content, "sha256": _digest(content)}, indent=None)
 
     @classmethod
+    @_without_collecting()
     def read(cls, path: Path) -> Plan | None:
         """Read plan.json; None if there is none.
 
@@ -150,19 +170,16 @@ class Plan:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw["version"] != VERSION or raw["block"] != BLOCK:
                 raise BadInput(Problem(str(path), "is another version's", REPLAN))
-            names = raw["instruments"]
-            mixes = [Mix(p, tuple((names[i], w) for i, w in blend)) for p, blend in raw["mixes"]]
-            plan = cls(
+            if raw.pop("sha256") != _digest(raw):
+                raise ValueError
+            return cls(
                 raw["settings"],
                 raw["seed"],
                 raw["samples"],
                 raw["checkpoint"],
                 raw["embeddings"],
-                mixes,
+                list(_mixes(raw["mixes"], raw["instruments"])),
             )
-            if plan.identity != raw["sha256"]:
-                raise ValueError
-            return plan
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -211,6 +228,26 @@ class Shard:
     def blocks(self, total: int) -> range:
         """Return its share of `total` blocks."""
         return range(total * self.index // self.count, total * (self.index + 1) // self.count)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _mixes(listed: Iterable[tuple[int, list[Any]]], names: Sequence[str]) -> Iterator[Mix]:
+    """Read the mixes of a plan.json; those of one blend at several pitches share its weights."""
+    last: list[Any] = []
+    weights: tuple[tuple[str, float], ...] = ()
+    for pitch, blend in listed:
+        if blend != last:
+            last, weights = blend, tuple([(names[index], weight) for index, weight in blend])
+        yield Mix(pitch, weights)
+
+
+@lru_cache(maxsize=1024)
+def _exactly(weights: tuple[tuple[str, float], ...]) -> list[tuple[str, str]]:
+    """Spell out weights to their last bit; a plan's next pitch has the same ones."""
+    return [(name, repr(weight)) for name, weight in weights]
 
 
 def _differences(key: str, then: Any, now: Any) -> Iterator[str]:

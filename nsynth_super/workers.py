@@ -22,7 +22,7 @@ from typing import Any
 from nsynth_super import machine
 from nsynth_super.blocks import clips_done
 from nsynth_super.machine import Gpu
-from nsynth_super.plan import Plan, Shard
+from nsynth_super.plan import BLOCK, Plan, Shard
 from nsynth_super.problems import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
@@ -33,6 +33,7 @@ from nsynth_super.problems import (
     Stopped,
 )
 from nsynth_super.progress import STOPS, Progress, following, say
+from nsynth_super.wavenet.dimensions import Dimensions
 from nsynth_super.workspace import Workspace
 
 FORWARDED = {**{each: each for each in (*STOPS, signal.SIGINT)}, signal.SIGURG: signal.SIGUSR1}
@@ -42,6 +43,14 @@ A worker that does not listen yet would not hear SIGURG, and go on. SIGUSR1 ends
 worker alone, it ends nobody else.
 """
 WATCH_EVERY = 0.25  # seconds
+
+THREADS_GAIN = 0.9
+"""Threads decode as many clips as their number to this power: two as many as 1.87, measured."""
+
+WORTH_STARTING = 10**13
+"""Multiplications: a minute of one core's. Less is done before more processes have started."""
+
+SHARE_OF_MEMORY = 0.5  # for them all
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Worker:
 
     def __str__(self) -> str:
         """Name it in a message."""
-        where = "" if self.gpu is None else f" on GPU {self.gpu.name} {self.gpu.model}".rstrip()
+        where = f" on GPU {self.gpu.name} {self.gpu.model}".rstrip() if self.gpu else ""
         return f"shard {self.shard.index}/{self.shard.count}{where}"
 
 
@@ -107,6 +116,44 @@ def planned(shard: Shard, count: int | None = None, threads: int | None = None) 
             gpus[number % len(gpus)] if gpus else None,
             each,
             count,
+        )
+        for number in range(count)
+    ]
+
+
+def on_cpu(
+    shard: Shard, plan: Plan, dimensions: Dimensions, memory: Callable[[int], int]
+) -> list[Worker]:
+    """Share a shard out over the processor's cores: several processes, or one of several threads.
+
+    A process of its own for each core is faster than threads, which wait for each other many times
+    a step; but blocks must come out even, and each needs the weights in its memory. Where the work
+    is less than it takes to start them there is one.
+
+    Parameters
+    ----------
+    shard : Shard
+    plan : Plan
+    dimensions : Dimensions
+        The model's.
+    memory : callable
+        Returns the bytes that a process takes to decode so many clips at once.
+    """
+    blocks = [len(plan.clips_of(block)) for block in shard.blocks(plan.blocks)]
+    cores, room = machine.processors(), machine.memory() * SHARE_OF_MEMORY
+    work = sum(blocks) * plan.samples * dimensions.multiplications
+    most = min(cores, len(blocks)) if work > WORTH_STARTING else 1
+    counts = [count for count in range(2, most + 1) if count * memory(BLOCK) <= room]
+
+    def takes(count: int) -> float:
+        shares = (Shard(number, count).blocks(len(blocks)) for number in range(count))
+        largest = max(sum(blocks[share.start : share.stop]) for share in shares)
+        return float(largest / (cores // count) ** THREADS_GAIN)
+
+    count = min([1, *counts], key=takes)
+    return [
+        Worker(
+            Shard(shard.index * count + number, shard.count * count), None, cores // count, count
         )
         for number in range(count)
     ]

@@ -7,8 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nsynth_super.blocks import clips_done
+from nsynth_super.files import write_array
+from nsynth_super.plan import Plan
+from nsynth_super.settings import inspect
 from nsynth_super.workspace import Workspace
 from tests.conftest import SETTINGS, write_note
 
@@ -172,3 +177,19 @@ def test_check_refuses_what_the_disk_cannot_hold(
     report = check.run(workspace, lambda: open_engine(small_checkpoint))
     assert not report.ready
     assert "are free" in str(report.problems[0])
+
+
+def test_only_this_plans_blocks_count_as_done(tmp_path: Path):
+    found, _ = inspect({**SETTINGS, "resolution": 9})
+    names = {f"{i}_{p}": "0" * 64 for i in found.instruments for p in found.pitches}
+    plan = Plan.of(found, 0, "0" * 64, names)
+    workspace = Workspace(tmp_path)
+    assert clips_done(workspace, plan) == 0
+    codes = np.zeros((64, plan.samples), dtype=np.uint8)
+    write_array(workspace.block(0, plan.block_identity(0)), codes)
+    write_array(workspace.partial(1, plan.block_identity(1)), codes[:, : plan.samples // 4])
+    write_array(workspace.block(2, "0123456789ab"), codes)
+    (workspace.clips / "notes-of-mine.npy").touch()
+    assert plan.blocks == 3
+    assert clips_done(workspace, plan) == 64 + 16
+    assert clips_done(workspace, plan, range(1, 3)) == 16

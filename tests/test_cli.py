@@ -290,3 +290,37 @@ def test_nothing_but_decoding_waits_for_torch():
         "assert 'torch' not in sys.modules and 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def imported_by(*words: object, folder: Path, ends: int = 0) -> set[str]:
+    """Return the modules that a command has imported when it ends; it runs in `folder`."""
+    code = (
+        "import sys\n"
+        "from nsynth_super.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print('imported:', *sys.modules, file=sys.stderr)\n"
+    )
+    run = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == ends, done.stderr
+    return set(done.stderr.rpartition("imported:")[2].split())
+
+
+def test_a_command_that_needs_no_model_imports_nothing_that_only_a_model_needs(
+    make_workspace: Callable[..., Workspace], command: Command
+):
+    pack, bad = make_workspace().root, make_workspace("bad")
+    assert command("run", "-w", pack).returncode == 0
+    bad.settings.write_text("{")
+    for_a_model = {"torch", "tensorflow", "safetensors", "requests"}
+    for_sound = {"soundfile", "soxr"}
+    for words in (["--help"], ["--version"], ["new", "other"], ["status"], ["pads"]):
+        found = imported_by(*words, folder=pack)
+        assert "nsynth_super.cli" in found
+        assert not found & (for_a_model | for_sound), words
+    assert not imported_by("export", "wav", folder=pack) & for_a_model
+    # `check` knows what a model is, but opens none where there is none, or none is named.
+    for folder in (pack, bad.root):
+        assert not imported_by("check", folder=folder, ends=2) & {"torch", "tensorflow", "requests"}

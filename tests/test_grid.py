@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsynth_super.grid import Grid, Mix, cells, corner_weights, mix_weights
+from nsynth_super.plan import Plan
+from nsynth_super.problems import BadInput
 from nsynth_super.settings import CORNERS, Settings, inspect
 
 
@@ -130,6 +133,57 @@ def test_a_mixs_key_never_changes():
 
 
 KEY_OF_FLUTE_AND_MARIMBA = 6418460837051785326
+
+
+def small_plan() -> Plan:
+    mixes = [Mix(60, (("flute", 1.0),)), Mix(60, (("flute", 0.1), ("oboe", 0.9)))]
+    made_from = {"flute_60": "f" * 64, "oboe_60": "0" * 64}
+    return Plan({"pitches": [60], "seed": 7}, 7, 4500, "c" * 64, made_from, mixes)
+
+
+def test_a_plans_names_never_change():
+    """Blocks on disk are found by them: another name, and days of work are made again."""
+    plan = small_plan()
+    assert plan.block_identity(0) == "c8029b5670c3"
+    assert plan.clip_identity(plan.mixes[1]).startswith("631d91fa685f18ef87b2e1aab5fca160")
+    assert plan.identity.startswith("3af8fab6ef47d129eb82172e55b3009f")
+
+
+def test_a_plan_comes_back_from_its_file_as_it_was(tmp_path: Path):
+    found = settings(2, resolution=5, pitches=[60, 48])
+    names = {f"{i}_{p}": f"{p:064d}" for i in found.instruments for p in found.pitches}
+    plan = Plan.of(found, 3, "c" * 64, names)
+    plan = plan.going_on_with({plan.clip_identity(mix): 100 for mix in plan.mixes[::3]})
+    plan.write(tmp_path / "plan.json")
+    again = Plan.read(tmp_path / "plan.json")
+    assert again == plan
+    assert again.identity == plan.identity
+    assert again.block_identity(0) == plan.block_identity(0)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [("0.9", "0.90001"), ('"seed": 7,', '"seed": 8,'), ('["flute", ', '["flut", '), ("4500", "1")],
+)
+def test_a_plan_of_which_a_word_was_changed_is_refused(tmp_path: Path, was: str, becomes: str):
+    path = tmp_path / "plan.json"
+    small_plan().write(path)
+    content = path.read_text()
+    assert was in content
+    path.write_text(content.replace(was, becomes, 1))
+    with pytest.raises(BadInput, match="is damaged"):
+        Plan.read(path)
+
+
+def test_garbage_is_collected_again_when_a_plan_is_read_or_refused(tmp_path: Path):
+    path = tmp_path / "plan.json"
+    small_plan().write(path)
+    assert Plan.read(path) is not None
+    assert gc.isenabled()
+    path.write_text("{")
+    with pytest.raises(BadInput):
+        Plan.read(path)
+    assert gc.isenabled()
 
 
 @given(

@@ -70,6 +70,15 @@ def test_any_format_that_libsndfile_reads(tmp_path: Path, ending: str, subtype: 
     assert "mixed down from 2 channels" in conformed.done
 
 
+@pytest.mark.parametrize("channels", [2, 3, 6])
+def test_channels_are_mixed_down_to_their_mean(tmp_path: Path, channels: int):
+    drawn = np.random.default_rng(0).integers(-20000, 20000, (64_000, channels))
+    sound = (drawn / 32768).astype(np.float32)
+    soundfile.write(tmp_path / "flute_60.wav", sound, 16_000, "PCM_16")
+    mono = sound.astype(np.float64).mean(axis=1).astype(np.float32)
+    np.testing.assert_array_equal(read_one(tmp_path / "flute_60.wav").audio, mono)
+
+
 def test_short_notes_are_padded_and_long_ones_trimmed_and_both_are_told(tmp_path: Path):
     write_note(tmp_path / "a_60.wav", 440, seconds=1.5)
     write_note(tmp_path / "b_60.wav", 440, seconds=6.0)

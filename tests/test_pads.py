@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ import pytest
 import soundfile
 
 from nsynth_super.device import device_settings, instrument
-from nsynth_super.files import sha256
+from nsynth_super.files import sha256, write_array
 from nsynth_super.finishing import finish
 from nsynth_super.plan import Plan
-from nsynth_super.problems import BadInput
+from nsynth_super.problems import BadInput, Failed, Stopped
 from nsynth_super.settings import Settings, read
 from nsynth_super.stages import generate, pads, prepare
 from nsynth_super.wavenet import mulaw
@@ -168,6 +170,69 @@ def test_pads_in_groups_are_the_same_pads(
     workspace.manifest.unlink()
     pads.run(workspace, settings, quiet=True)
     assert {path.name: path.read_bytes() for path in workspace.pads.glob("*.bin")} == before
+
+
+@pytest.fixture
+def many_blocks(make_workspace: Callable[..., Workspace]) -> tuple[Workspace, Settings, Plan]:
+    """A pack of 10 blocks, its codes drawn at random: no model is needed to tell clips apart."""
+    workspace = make_workspace(**TWO_EACH | {"resolution": 11})
+    settings = read(workspace.settings)[0]
+    assert settings is not None
+    names = {f"{i}_{p}": "0" * 64 for i in settings.instruments for p in settings.pitches}
+    plan = Plan.of(settings, 0, "0" * 64, names)
+    plan.write(workspace.plan)
+    chance = np.random.default_rng(0)
+    for block in range(plan.blocks):
+        codes = chance.integers(256, size=(len(plan.clips_of(block)), plan.samples), dtype=np.uint8)
+        write_array(workspace.block(block, plan.block_identity(block)), codes)
+    assert plan.blocks == 10
+    return workspace, settings, plan
+
+
+def test_several_threads_make_the_pads_of_one(
+    many_blocks: tuple[Workspace, Settings, Plan], monkeypatch: pytest.MonkeyPatch
+):
+    workspace, settings, _ = many_blocks
+    made = []
+    for processors in (1, 4):
+        monkeypatch.setattr(pads.machine, "processors", lambda count=processors: count)
+        workspace.manifest.unlink(missing_ok=True)
+        assert pads.run(workspace, settings, quiet=True).made
+        made.append({path.name: path.read_bytes() for path in workspace.pads.iterdir()})
+    assert made[0] == made[1]
+
+
+def test_a_block_that_goes_missing_meanwhile_leaves_no_half_pad(
+    many_blocks: tuple[Workspace, Settings, Plan], monkeypatch: pytest.MonkeyPatch
+):
+    workspace, settings, plan = many_blocks
+    gone = workspace.block(5, plan.block_identity(5))
+    make = pads._make
+    monkeypatch.setattr(pads, "_make", lambda *given: gone.unlink() or make(*given))
+    with pytest.raises(Failed, match="block 5 went missing -> run `nsynth-super generate`"):
+        pads.run(workspace, settings, quiet=True)
+    assert list(workspace.pads.iterdir()) == []
+
+
+def test_a_stop_does_not_wait_for_the_blocks_that_nobody_has_begun(
+    many_blocks: tuple[Workspace, Settings, Plan], monkeypatch: pytest.MonkeyPatch
+):
+    workspace, settings, plan = many_blocks
+    finished = []
+
+    def asked_to_stop(*given: Any) -> Any:
+        if not finished:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finished.append(1)
+        time.sleep(0.001)
+        return finish(*given)
+
+    monkeypatch.setattr(pads, "finish", asked_to_stop)
+    monkeypatch.setattr(pads.machine, "processors", lambda: 2)
+    with pytest.raises(Stopped, match="no pad was touched that is not whole"):
+        pads.run(workspace, settings, quiet=True)
+    assert len(finished) < len(plan.mixes) / 2
+    assert list(workspace.pads.iterdir()) == []
 
 
 def test_each_clip_is_finished_once(

@@ -25,6 +25,7 @@ from nsynth_super.grid import Mix
 from nsynth_super.machine import Gpu
 from nsynth_super.plan import BLOCK, Plan, Shard
 from nsynth_super.problems import BadInput, Failed, NsynthSuperError, Stopped
+from nsynth_super.wavenet.dimensions import PUBLISHED
 from nsynth_super.workers import Worker, planned
 from nsynth_super.workspace import Workspace
 
@@ -96,6 +97,57 @@ def test_a_worker_is_named_by_its_shard_and_its_gpu() -> None:
     assert str(Worker(Shard(1, 3), None, 1, 3)) == "shard 1/3"
     assert str(Worker(Shard(1, 3), Gpu("1"), 1, 3)) == "shard 1/3 on GPU 1"
     assert str(Worker(Shard(1, 3), Gpu("1", H100), 1, 3)) == f"shard 1/3 on GPU 1 {H100}"
+
+
+# What each core is given
+
+
+def on_cores(cores: int, clips: int, monkeypatch: pytest.MonkeyPatch, **more: Any) -> list[Worker]:
+    monkeypatch.setattr(machine, "processors", lambda: cores)
+    monkeypatch.setattr(machine, "memory", lambda: more.get("memory", 1 << 50))
+    plan = SimpleNamespace(
+        blocks=-(-clips // BLOCK),
+        samples=more.get("samples", 64_000),
+        clips_of=lambda block: range(block * BLOCK, min((block + 1) * BLOCK, clips)),
+    )
+    memory = lambda at_once: 10**9 + at_once * 10**7  # noqa: E731
+    return workers.on_cpu(Shard(1, 2) if "half" in more else Shard(), plan, PUBLISHED, memory)
+
+
+@pytest.mark.parametrize(
+    ("cores", "clips", "count", "threads"),
+    [
+        (2, 1296, 2, 1),
+        (2, 128, 2, 1),
+        (2, 64, 1, 2),  # one block
+        (2, 81, 1, 2),  # two, but one of them is small
+        (8, 256, 4, 2),
+        (8, 118_016, 8, 1),
+        (1, 1296, 1, 1),
+    ],
+)
+def test_cores_are_shared_by_processes_where_blocks_come_out_even(
+    cores: int, clips: int, count: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = on_cores(cores, clips, monkeypatch)
+    assert [worker.shard for worker in team] == [Shard(n, count) for n in range(count)]
+    assert {(worker.gpu, worker.threads, worker.siblings) for worker in team} == {
+        (None, threads, count)
+    }
+
+
+def test_as_many_processes_as_have_room_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(on_cores(8, 10_000, monkeypatch, memory=8 * 10**9)) == 2
+    assert len(on_cores(8, 10_000, monkeypatch, memory=10**9)) == 1
+
+
+def test_little_work_is_done_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(on_cores(2, 128, monkeypatch, samples=500)) == 1
+
+
+def test_a_shards_cores_share_that_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    team = on_cores(2, 1280, monkeypatch, half=True)
+    assert [worker.shard for worker in team] == [Shard(2, 4), Shard(3, 4)]
 
 
 # How they end

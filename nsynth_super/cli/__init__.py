@@ -11,6 +11,7 @@ import click
 
 from nsynth_super import __version__
 from nsynth_super.cli import looking, making
+from nsynth_super.cli.bench import bench
 from nsynth_super.cli.checkpoint import checkpoint
 from nsynth_super.files import explained
 from nsynth_super.problems import EXIT_FAILED, EXIT_INTERRUPTED, NsynthSuperError, Stopped
@@ -57,6 +58,7 @@ for command in (
     looking.status,
     looking.export,
     checkpoint,
+    bench,
 ):
     cli.add_command(command)
 

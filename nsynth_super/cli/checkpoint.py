@@ -148,15 +148,15 @@ def compare(
     Exit code 1 if they differ by more than rounding can explain.
     """
     from nsynth_super import agreement, magenta
-    from nsynth_super.engines import TorchEngine
     from nsynth_super.python27 import Python27
+    from nsynth_super.torch_engine import TorchEngine
     from nsynth_super.wavenet import checkpoint as model
 
     threads = options["threads"]
     python = Python27.found(options["magenta"], threads, options["device"], **obj)
     weights = model.load(path)
     theirs = magenta.MagentaEngine(weights, python)
-    ours = TorchEngine(weights, threads)
+    ours = TorchEngine(weights, threads, "cpu", "fp32")
     with Stop() as stop:
         found = agreement.measured(
             *(weights, ours, theirs, clips, samples),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsynth_super.cli.options import (
-    CountType,
     ShardType,
     batch_option,
     device_settings_option,
@@ -18,6 +17,7 @@ from nsynth_super.cli.options import (
     open_model,
     seed_option,
     settings_of,
+    workers_option,
     workspace_option,
 )
 from nsynth_super.progress import amount, say
@@ -26,6 +26,7 @@ from nsynth_super.workspace import Workspace
 
 if TYPE_CHECKING:
     from nsynth_super.engines import Engine
+    from nsynth_super.plan import Shard
 
 
 @click.command()
@@ -77,40 +78,52 @@ def _prepare(
     type=ShardType(),
     help="Part I of N, from 0/N to (N-1)/N: one for each machine; auto: this Slurm task's.",
 )
-@click.option(
-    "--workers",
-    type=CountType(),
-    default=1,
-    help="Processes that share the work; auto: one for each GPU that may be used.",
-)
+@workers_option
 @click.pass_context
-def generate(
+def generate(ctx: click.Context, /, root: Path, **options: Any) -> None:
+    """Decode the plan's clips; goes on where it stopped."""
+    workspace = Workspace(root)
+    _generate(ctx, workspace, settings_of(workspace, ctx.obj["quiet"]), None, **options)
+
+
+def _generate(
     ctx: click.Context,
-    /,
-    root: Path,
-    shard: Any,
+    workspace: Workspace,
+    settings: Settings,
+    opened: Engine | None,
     workers: int,
     batch_clips: int | None,
+    shard: Shard | None = None,
     **options: Any,
 ) -> None:
-    """Decode the plan's clips; goes on where it stopped."""
+    """Decode in this process, or in several where they are asked for or faster."""
     from nsynth_super import workers as side_by_side
-    from nsynth_super.plan import Shard
+    from nsynth_super.plan import Shard, require
+    from nsynth_super.stages import generate as stage
 
-    obj, workspace = ctx.obj, Workspace(root)
-    settings = settings_of(workspace, obj["quiet"])
-    part = shard or Shard()
-    team = side_by_side.planned(part, workers or None, options["threads"]) if workers != 1 else []
+    part, quiet = shard or Shard(), ctx.obj["quiet"]
+    team: list[side_by_side.Worker] = []
+    if workers > 1 or (not workers and options["device"] != "cpu"):
+        team = side_by_side.planned(part, workers or None, options["threads"])
     if len(team) < 2:
-        _generate(workspace, settings, open_model(**options), obj, shard, batch_clips)
+        opened = opened or open_model(**options)
+        if not workers and not options["threads"] and opened.shares_cores:
+            plan = require(workspace.plan, settings)
+            team = side_by_side.on_cpu(part, plan, opened.dimensions, opened.memory)
+            if len(team) > 1 and not quiet:
+                say(f"generate: faster than threads: {len(team)} workers ({opened.describe()})")
+    if len(team) < 2 and opened:
+        done = stage.run(workspace, settings, opened, part, batch_clips, quiet)
+        if not quiet:
+            say(f"generate: {done.clips:,} clips are there, {done.made:,} of them made now")
         return
-    from nsynth_super.plan import require
     from nsynth_super.wavenet import checkpoint
 
     checkpoint.find(options["checkpoint"])  # one line now, not one from each worker
     plan = require(workspace.plan, settings)
-    side_by_side.generate(workspace, plan, part, team, _one_of_a_team(ctx), obj["quiet"])
-    if not obj["quiet"]:
+    del opened  # its memory is needed
+    side_by_side.generate(workspace, plan, part, team, _one_of_a_team(ctx), quiet)
+    if not quiet:
         clips = sum(len(plan.clips_of(block)) for block in part.blocks(plan.blocks))
         say(f"generate: {clips:,} clips are there")
 
@@ -120,26 +133,11 @@ def _one_of_a_team(ctx: click.Context) -> list[str]:
     isolated = ["-I"] * sys.flags.isolated  # as the image's program is
     words = [sys.executable, *isolated, "-m", "nsynth_super", "-q", *["-v"] * ctx.obj["verbose"]]
     words.append("generate")
-    for option in ctx.command.params:
-        value = ctx.params[str(option.name)]
+    for option in generate.params:
+        value = ctx.params.get(str(option.name))
         if value is not None and option.name not in ("shard", "workers", "threads"):
             words += [option.opts[-1], str(value)]
     return words
-
-
-def _generate(
-    workspace: Workspace,
-    settings: Settings,
-    engine: Engine,
-    obj: dict[str, bool],
-    shard: Any = None,
-    batch_clips: int | None = None,
-) -> None:
-    from nsynth_super.stages import generate as stage
-
-    generated = stage.run(workspace, settings, engine, shard, batch_clips, obj["quiet"])
-    if not obj["quiet"]:
-        say(f"generate: {generated.clips:,} clips are there, {generated.made:,} of them made now")
 
 
 @click.command()
@@ -177,27 +175,27 @@ def _pads(
 @seed_option
 @fill_option
 @batch_option
+@workers_option
 @device_settings_option
 @click.option(
     "--replan", is_flag=True, help="Plan anew after a change; clips that are still valid are kept."
 )
-@click.pass_obj
+@click.pass_context
 def run(
-    obj: dict[str, bool],
+    ctx: click.Context,
     /,
     root: Path,
     replan: bool,
-    batch_clips: int | None,
     device_settings: Path | None,
     **options: Any,
 ) -> None:
     """Do prepare, generate and pads, in this order."""
-    workspace = Workspace(root)
+    obj, workspace = ctx.obj, Workspace(root)
     given = _given(device_settings)
     settings = settings_of(workspace, obj["quiet"])
     engine = open_model(**options)
     _prepare(workspace, settings, engine, obj, options["fill"], options["seed"], replan)
-    _generate(workspace, settings, engine, obj, None, batch_clips)
+    _generate(ctx, workspace, settings, engine, **options)
     _pads(workspace, settings, obj, given)
     if not obj["quiet"]:
         say(

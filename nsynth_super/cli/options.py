@@ -88,6 +88,13 @@ batch_option = click.option(
     help="Clips to decode at once, in multiples of 64; $NSYNTH_BATCH_CLIPS, or what memory allows, "
     "by default.",
 )
+workers_option = click.option(
+    "--workers",
+    type=CountType(),
+    default="auto",
+    help="Processes that share the work; auto, the default: one for each GPU that may be used, or "
+    "on the CPU as many as are fastest.",
+)
 magenta_option = click.option(
     "--magenta",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -101,9 +108,15 @@ threads_option = click.option(
 )
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu"]),
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
-    help="cpu leaves a GPU unused; so does --engine torch, for now.",
+    help="auto is a GPU of NVIDIA's (or AMD's) if PyTorch can use one, else the CPU.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    help="Of our own engine's products; auto is the fastest here that changes next to nothing.",
 )
 checkpoint_option = click.option(
     "--checkpoint",
@@ -120,6 +133,7 @@ model_options = options(
     ),
     magenta_option,
     device_option,
+    precision_option,
     checkpoint_option,
     threads_option,
 )
@@ -135,6 +149,7 @@ def open_model(
     threads: int | None,
     engine: str,
     device: str,
+    precision: str,
     magenta: Path | None,
     **_: Any,
 ) -> Engine:
@@ -142,7 +157,11 @@ def open_model(
     from nsynth_super.engines import open_engine
 
     said = click.get_current_context().obj
-    return open_engine(checkpoint, threads, engine, device, magenta, said["quiet"], said["verbose"])
+    return open_engine(
+        *(checkpoint, threads, engine, device, precision, magenta),
+        quiet=said["quiet"],
+        verbose=said["verbose"],
+    )
 
 
 def settings_of(workspace: Workspace, quiet: bool) -> Settings:

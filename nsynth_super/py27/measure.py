@@ -1,7 +1,8 @@
 """How long Magenta takes here: measure.py steps CLIPS SECONDS, or measure.py encoder SAMPLES
 
 Runs under Python 2.7. Prints the seconds of one step of CLIPS clips, the median of some, or of the
-encoding of SAMPLES samples, as JSON. The weights are random numbers: they cost as much as others.
+encoding of SAMPLES samples, as JSON. Without --weights, a checkpoint's prefix, the weights are
+random numbers, which cost as much as others.
 """
 
 import argparse
@@ -31,7 +32,10 @@ def steps(args):
     net = fastgen.load_fastgen_nsynth(batch_size=args.clips)
     took = []
     with session() as sess:
-        sess.run(tf.global_variables_initializer())
+        if args.weights:
+            tf.train.Saver().restore(sess, args.weights)
+        else:
+            sess.run(tf.global_variables_initializer())
         sess.run(net["init_ops"])
         audio, encoding = np.zeros([args.clips, 1]), np.zeros([args.clips, CHANNELS])
         end = time.time() + args.seconds
@@ -58,6 +62,7 @@ def main():
     of_steps = subparsers.add_parser("steps")
     of_steps.add_argument("clips", type=int)
     of_steps.add_argument("seconds", type=float)
+    of_steps.add_argument("--weights")
     of_steps.set_defaults(function=steps)
     of_encoder = subparsers.add_parser("encoder")
     of_encoder.add_argument("samples", type=int)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super.blocks import begun, complete
-from nsynth_super.engines import Engine, Work
+from nsynth_super.engines import Engine, OutOfMemoryError, Work
 from nsynth_super.files import only_one, sweep, write_array
 from nsynth_super.plan import BLOCK, REPLAN, Plan, Shard, encoding, require
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.problems import BadInput, Failed, Problem
 from nsynth_super.progress import Progress, Stop, following, say
 from nsynth_super.settings import Settings
 from nsynth_super.stages.prepare import embedding_hash, load_embedding
@@ -90,11 +90,10 @@ def run(
         made = sum(len(plan.clips_of(block)) for block in missing)
         if not missing:
             return Generated(clips, 0)
-        at_once = blocks_at_once(engine, batch_clips)
         batches = [
             batch
-            for start in range(blocks.start, blocks.stop, at_once)
-            if not set(batch := range(start, min(start + at_once, blocks.stop))).isdisjoint(missing)
+            for batch in equal_batches(blocks, blocks_at_once(engine, batch_clips))
+            if not missing.isdisjoint(batch)
         ]
         under_way = sum(begun(workspace, plan, b).size for b in missing) / plan.samples
         progress = Progress(
@@ -107,11 +106,17 @@ def run(
             quiet,
         )
         if not quiet:
-            side_by_side = min(clips, at_once * BLOCK)
+            side_by_side = min(clips, max(map(len, batches)) * BLOCK)
             say(f"generate: {made} clips to go, {side_by_side} at once ({engine.describe()})")
         with following(progress):
-            for batch in batches:
-                _Batch(workspace, plan, batch, missing, embeddings, engine).decode(progress, stop)
+            while batches:
+                batch = _Batch(workspace, plan, batches[0], missing, embeddings, engine)
+                try:
+                    batch.decode(progress, stop)
+                except OutOfMemoryError as error:
+                    batches = _halved(batches, missing, error)
+                else:
+                    del batches[0]
     return Generated(clips, made)
 
 
@@ -136,6 +141,26 @@ def _alone(workspace: Workspace, shard: Shard, blocks: int) -> Iterator[None]:
 def blocks_at_once(engine: Engine, batch_clips: int | None) -> int:
     """Return how many blocks to decode side by side."""
     return max(1, (batch_clips or engine.batch_clips()) // BLOCK)
+
+
+def equal_batches(blocks: range, at_once: int) -> list[range]:
+    """Share blocks out over as few batches as can be, of equal size but for one block.
+
+    A small last batch would take as long as a large one on hardware that is not filled by it.
+    """
+    count = -(-len(blocks) // at_once)
+    parts = [Shard(number, count).blocks(len(blocks)) for number in range(count)]
+    return [blocks[part.start : part.stop] for part in parts]
+
+
+def _halved(batches: Sequence[range], missing: set[int], error: OutOfMemoryError) -> list[range]:
+    """Return batches half as large, after one that the device had no memory for."""
+    half = -(-len(batches[0]) // 2)
+    if half == len(batches[0]):
+        raise Failed(f"{error} -> free some memory: a block is the least") from error
+    say(f"generate: {error}: going on with {half * BLOCK}")
+    halves = (part for batch in batches for part in equal_batches(batch, half))
+    return [batch for batch in halves if not missing.isdisjoint(batch)]
 
 
 def _embeddings(
@@ -228,7 +253,7 @@ class _Batch:
         last_save = time.monotonic()
         clips = sum(len(self.plan.clips_of(block)) for block in self.missing)
         told = self.time
-        with closing(self.engine.decode(self.work)) as pieces:
+        with self._kept(), closing(self.engine.decode(self.work)) as pieces:
             for piece in pieces:
                 self._take(piece.codes)
                 progress.advance(clips * (piece.time - told) / self.plan.samples)
@@ -246,6 +271,16 @@ class _Batch:
             raise RuntimeError(f"the engine ended at sample {self.time:,}")
         self._finish()
         stop.here(lambda: "every clip begun is complete on disk; run it again to go on")
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keep what was drawn when memory runs out: a smaller batch goes on from there."""
+        try:
+            yield
+        except OutOfMemoryError:
+            if self.engine.resumes:
+                self._save()
+            raise
 
     def _take(self, codes: NDArray[np.uint8]) -> None:
         self.codes[:, self.time : self.time + codes.shape[1]] = codes

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super import __version__
+from nsynth_super import __version__, machine
 from nsynth_super.blocks import complete
 from nsynth_super.device import device_settings, offset, read_device_settings
 from nsynth_super.files import (
@@ -40,6 +41,9 @@ from nsynth_super.workspace import Workspace
 
 AT_ONCE = 256
 """Pads written in one pass over the clips: the factory pack's, within a process's open files."""
+
+MOST_THREADS = 4
+"""What a clip's finish does between NumPy's calls is one thread's at a time: more would wait."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,7 @@ def _is_complete(workspace: Workspace, settings: Settings, plan: Plan, names: li
 def _make(
     workspace: Workspace, settings: Settings, plan: Plan, names: list[str], stop: Stop, quiet: bool
 ) -> None:
-    grid = Grid.of(settings)
-    index = {mix.key: number for number, mix in enumerate(grid.mixes)}
+    places = _places(settings, plan)
     groups = [
         range(start, min(start + AT_ONCE, len(names))) for start in range(0, len(names), AT_ONCE)
     ]
@@ -138,14 +141,31 @@ def _make(
     progress = Progress("pads", total, "clips", workspace.status("pads"), quiet=quiet)
     with following(progress):
         for group in groups:
-            with _files([workspace.pad(names[c]) for c in group], settings.pad_bytes) as files:
-                for number, sound in _finished(workspace, plan, settings.final_length):
-                    for combination, row in grid.places_of(index[plan.mixes[number].key]):
-                        if combination in group:
-                            file = files[combination - group.start]
-                            _write_at(file, sound, offset(row, settings.final_length))
-                    progress.advance(1)
+            paths = [workspace.pad(names[combination]) for combination in group]
+            # The last thread has ended before the files that it writes to are closed.
+            with _files(paths, settings.pad_bytes) as files, _threads() as pool:
+                pads = dict(zip(group, files, strict=True))
+                writer = _Writer(workspace, plan, settings.final_length, places, pads)
+                for clips in pool.map(writer.write, range(plan.blocks)):
+                    progress.advance(clips)
                     stop.here(lambda: "no pad was touched that is not whole; run it again")
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Give threads to work in; on leaving, what none has begun is dropped, the rest waited for."""
+    pool = ThreadPoolExecutor(min(machine.processors(), MOST_THREADS))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _places(settings: Settings, plan: Plan) -> list[list[tuple[int, int]]]:
+    """Return where each of the plan's clips is heard: `(combination, row)`."""
+    grid = Grid.of(settings)
+    index = {mix.key: number for number, mix in enumerate(grid.mixes)}
+    return [list(grid.places_of(index[mix.key])) for mix in plan.mixes]
 
 
 def _clear(workspace: Workspace, names: list[str]) -> None:
@@ -170,21 +190,46 @@ def _listed(workspace: Workspace) -> list[str]:
     return [name for name in pads if isinstance(name, str) and name.endswith(".bin")]
 
 
-def _finished(
-    workspace: Workspace, plan: Plan, length: int
-) -> Iterator[tuple[int, NDArray[np.int16]]]:
-    for block in range(plan.blocks):
-        codes = complete(workspace, plan, block)
+@dataclass(frozen=True)
+class _Writer:
+    """Finishes clips and writes them into open pads; no two blocks write to the same place.
+
+    Attributes
+    ----------
+    workspace : Workspace
+    plan : Plan
+    length : int
+        Samples of a sound.
+    places : list of list of (combination, row)
+        Where each clip is heard.
+    pads : dict of int to int
+        File descriptors by combination; what only others hear is not written.
+    """
+
+    workspace: Workspace
+    plan: Plan
+    length: int
+    places: list[list[tuple[int, int]]]
+    pads: dict[int, int]
+
+    def write(self, block: int) -> int:
+        """Write a block's clips; return how many they are."""
+        codes = complete(self.workspace, self.plan, block)
         if codes is None:
             raise Failed(
-                f"{workspace.clips}: block {block} went missing -> run `nsynth-super generate`"
+                f"{self.workspace.clips}: block {block} went missing -> run `nsynth-super generate`"
             )
-        for clip, row in zip(plan.clips_of(block), codes, strict=True):
-            yield clip, finish(mulaw.decode(np.asarray(row)), length)
+        # Clip by clip: one fits a core's cache, a block's amplitudes do not.
+        for clip, row in zip(self.plan.clips_of(block), codes, strict=True):
+            sound = finish(mulaw.decode(np.asarray(row)), self.length)
+            for combination, place in self.places[clip]:
+                if combination in self.pads:
+                    _write_at(self.pads[combination], sound, offset(place, self.length))
+        return len(codes)
 
 
 def _write_at(descriptor: int, sound: NDArray[np.int16], position: int) -> None:
-    content = memoryview(sound.tobytes())
+    content = sound.view(np.uint8).data
     while content:
         written = os.pwrite(descriptor, content, position)
         content, position = content[written:], position + written
@@ -254,5 +299,12 @@ def _manifest(
             "sample_rate": SAMPLE_RATE,
             "bytes": settings.pad_bytes,
         },
-        "pads": {f"{name}.bin": sha256(workspace.pad(name)) for name in names},
+        "pads": _sha256s([workspace.pad(name) for name in names]),
     }
+
+
+def _sha256s(paths: list[Path]) -> dict[str, str]:
+    """Return the files' sha256 by their names."""
+    with _threads() as pool:
+        digests = pool.map(sha256, paths)
+        return {path.name: digest for path, digest in zip(paths, digests, strict=True)}

@@ -45,4 +45,4 @@ AMPLITUDES = _amplitudes()
 
 def decode(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Turn codes into amplitudes, float32 of the same shape."""
-    return np.asarray(AMPLITUDES[codes])
+    return np.asarray(AMPLITUDES.take(codes))

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.engines import TorchEngine, Work, open_engine
+from nsynth_super.engines import Work, open_engine
 from nsynth_super.plan import Plan
+from nsynth_super.torch_engine import TorchEngine
 from nsynth_super.wavenet import checkpoint
 from nsynth_super.wavenet import random as untrained
+from nsynth_super.wavenet.cuda import GpuDecoder
 from nsynth_super.wavenet.dimensions import HOP
 from nsynth_super.workspace import Workspace
 from tests.conftest import SMALL, nsynth_super
@@ -283,14 +285,18 @@ FIELD = SMALL.receptive_field
 SAMPLES = HOP + 2 * FIELD
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
-    """One whose every code hangs on the oldest that the receptive field holds."""
+@pytest.fixture(scope="module", params=["cpu's path", "gpu's path"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
+    """One whose every code hangs on the oldest that the receptive field holds; on the CPU."""
     path = tmp_path_factory.mktemp("model") / "nervous.safetensors"
     weights = untrained.weights(SMALL, 3)
     nervous = {n: w if n.endswith("biases") else np.float32(4) * w for n, w in weights.items()}
     checkpoint.save(nervous, path, "test")
-    return open_engine(path, threads=1)
+    made = open_engine(path, threads=1, device="cpu")
+    assert isinstance(made, TorchEngine)
+    if request.param == "gpu's path":
+        made._path = GpuDecoder
+    return made
 
 
 @pytest.fixture(scope="module")

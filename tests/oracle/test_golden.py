@@ -15,6 +15,7 @@ from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.decoder import Decoder
 from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
 from nsynth_super.wavenet.encoder import encode
+from nsynth_super.wavenet.rewrites import Rewritten
 from nsynth_super.wavenet.sampling import draw, uniforms
 
 SIXTEEN_BIT = np.arange(-32768, 32768)
@@ -80,7 +81,7 @@ def test_the_fast_decoder_makes_magentas_logits_beyond_the_receptive_field(
 ):
     samples = len(golden["fed"])
     assert samples > PUBLISHED.receptive_field + 100
-    decoder = CpuDecoder(weights, PUBLISHED, clips=1)
+    decoder = CpuDecoder(Rewritten(weights, PUBLISHED, torch.float32), clips=1)
 
     def step(t, code):
         if t % HOP == 0:

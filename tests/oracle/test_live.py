@@ -15,6 +15,7 @@ from nsynth_super.wavenet import checkpoint, magenta_format, mulaw, random
 from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
 from nsynth_super.wavenet.encoder import encode
+from nsynth_super.wavenet.rewrites import Rewritten
 from nsynth_super.wavenet.sampling import draw, uniforms
 
 SEED = 1  # another model than the golden file's
@@ -53,7 +54,9 @@ def decoded(magenta, embeddings, weights):
     uniform = uniforms(SEED, CLIPS, 0, SAMPLES)
     theirs = magenta.decode(embeddings, uniform)
     encodings = torch.from_numpy(embeddings)
-    decoder = CpuDecoder(agreement.tensors(weights), PUBLISHED, len(CLIPS))
+    decoder = CpuDecoder(
+        Rewritten(agreement.tensors(weights), PUBLISHED, torch.float32), len(CLIPS)
+    )
     logits, drawn = [], []
     with torch.inference_mode():
         for t, codes in enumerate(torch.from_numpy(theirs["fed"].astype(np.int64))):
