@@ -32,7 +32,7 @@ from nsynth_super.wavenet import checkpoint, random
 from nsynth_super.wavenet.dimensions import PUBLISHED
 
 CLIPS = (1, 64, 256)
-ORACLE = Path(__file__).parents[1] / ".oracle" / "py27" / "bin" / "python"
+ORACLE = Path(__file__).parents[1] / ".oracle" / "patched" / "bin" / "python"
 
 
 class Child:
@@ -121,7 +121,9 @@ def magenta(python: Python27, prefix: Path, clips: int, seconds: float) -> float
     return float(clips / json.loads(said[-1])["seconds"])
 
 
-def compare(precision: str, rounds: int, seconds: float) -> dict[int, dict[str, Any]]:
+def compare(
+    sizes: list[int], precision: str, rounds: int, seconds: float
+) -> dict[int, dict[str, Any]]:
     """Measure all; return the table by clips."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -131,7 +133,7 @@ def compare(precision: str, rounds: int, seconds: float) -> dict[int, dict[str, 
         python, prefix = oracle(), Path()
         if python is not None:
             prefix = finished(save_for_magenta(checkpoint.load(weights), python, folder, None))
-        for clips in CLIPS:
+        for clips in sizes:
             columns: dict[str, list[float]] = {"ours": [], "roofline": [], "magenta": []}
             with team(weights, precision, clips) as children:
                 chosen = [one.answer()["precision"] for one in children]
@@ -179,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    parser.add_argument("--clips", type=int, nargs="+", default=list(CLIPS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--json", action="store_true", help="print one object, by clips")
@@ -187,7 +190,7 @@ def main() -> None:
     if args.child:
         child(*args.child, args.seconds)
         return
-    found = compare(args.precision, args.rounds, args.seconds)
+    found = compare(args.clips, args.precision, args.rounds, args.seconds)
     if args.json:
         print(json.dumps(found, indent=1))
     else:

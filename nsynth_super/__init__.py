@@ -9,5 +9,7 @@ import os
 __version__ = "0.1.0"
 
 # Threads that spin while they wait make a step a hundred times slower as soon as another program
-# wants the same core. OpenMP reads this once, when PyTorch is imported.
+# wants the same core; threads that sleep at once, half as fast for lack of being woken. So they
+# spin for some microseconds (docs/performance.md). OpenMP reads this once, with PyTorch's import.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -189,6 +189,7 @@ def test_few_clips_keep_many_units_busy():
 def test_what_is_missing_is_said(monkeypatch):
     assert missing(torch.device("cpu")) == "not an NVIDIA GPU"
     gpu = torch.device("cuda")
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setattr(torch.version, "hip", "6.3")
     assert missing(gpu) == "not an NVIDIA GPU"
     monkeypatch.setattr(torch.version, "hip", None)
@@ -206,6 +207,9 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(triton_kernels.sysconfig, "get_path", lambda *names: str(Path(__file__)))
     monkeypatch.setattr(triton_kernels.Path, "exists", lambda path: True)
     assert missing(gpu) is None
+    monkeypatch.setitem(sys.modules, "tensorflow", object())
+    assert str(missing(gpu)).startswith("TensorFlow is in this process")
+    monkeypatch.delitem(sys.modules, "tensorflow")
     found.clear()
     assert missing(gpu) == "Triton is not installed"
 
