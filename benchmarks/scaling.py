@@ -97,32 +97,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--svg", type=Path, help="a folder to draw curves in")
+    parser.add_argument("--of", nargs="+", default=["clips", "samples", "processes"])
     args = parser.parse_args()
+    one = ("--workers", "1", "--threads", "1")
+    two = ("--workers", "2", "--threads", "1")
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         small, large = folder / "small.safetensors", folder / "published.safetensors"
         checkpoint.save(random.weights(SMALL, 0), small, "random")
         checkpoint.save(random.weights(PUBLISHED, 0), large, "random")
-        one = ("--workers", "1", "--threads", "1")
-        two = ("--workers", "2", "--threads", "1")
-        clips = [pack(folder / f"clips-{n}", small, n, LEAST, *one) for n in BLOCKS]
-        samples = [pack(folder / f"samples-{n}", small, 1, n, *one) for n in SAMPLES]
-        alone = pack(folder / "one", large, 2, LEAST, *one)
-        both = pack(folder / "two", large, 2, LEAST, *two)
-    found = {
-        "by_clips": clips,
-        "by_samples": samples,
-        "growth_by_clips": growth(clips[1:], "clips"),
-        "growth_by_samples": growth(samples, "samples"),
-        "one_process": alone,
-        "two_processes": both,
-        "two_are_faster": round(alone["seconds"] / both["seconds"], 2),
-    }
+        if "clips" in args.of:
+            rows = [pack(folder / f"clips-{n}", small, n, LEAST, *one) for n in BLOCKS]
+            found["by_clips"], found["growth_by_clips"] = rows, growth(rows[1:], "clips")
+        if "samples" in args.of:
+            rows = [pack(folder / f"samples-{n}", small, 1, n, *one) for n in SAMPLES]
+            found["by_samples"], found["growth_by_samples"] = rows, growth(rows, "samples")
+        if "processes" in args.of:
+            alone = pack(folder / "one", large, 2, LEAST, *one)
+            both = pack(folder / "two", large, 2, LEAST, *two)
+            found["one_process"], found["two_processes"] = alone, both
+            found["two_are_faster"] = round(alone["seconds"] / both["seconds"], 2)
     if args.svg:
         from pictures import curves
 
-        curves(args.svg / "scaling-clips.svg", clips, "clips")
-        curves(args.svg / "scaling-samples.svg", samples, "samples")
+        for by in ("clips", "samples"):
+            if by in args.of:
+                curves(args.svg / f"scaling-{by}.svg", found[f"by_{by}"], by)
     print(json.dumps(found, indent=None if args.json else 1))
 
 

@@ -184,12 +184,12 @@ def _check_disk(
 def _estimate(report: Report, settings: Settings, engine: Engine, batch_clips: int | None) -> None:
     batch = min(report.clips, blocks_at_once(engine, batch_clips) * BLOCK)
     memory = engine.memory(batch)
-    if memory > machine.memory():
+    if memory > engine.room():
         report.problems.append(
             Problem(
                 "memory",
                 f"{batch} clips at once need {amount(memory)}",
-                f"{amount(machine.memory())} may be used here, and {BLOCK} clips is the least",
+                f"{amount(engine.room())} may be used here, and {BLOCK} clips is the least",
             )
         )
         return

@@ -117,6 +117,9 @@ class Engine(Protocol):
     def memory(self, clips: int) -> int:
         """Return the bytes that decoding `clips` clips at once takes."""
 
+    def room(self) -> int:
+        """Return the bytes that it may take, where it takes them."""
+
     def measure(self, clips: int, seconds: float = 2.0) -> float:
         """Return the seconds that one step of `clips` clips takes here, measured."""
 

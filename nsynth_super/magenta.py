@@ -163,6 +163,10 @@ class MagentaEngine:
         state = (TAPS - 1) * sum(dilations) * width * np.dtype(np.float32).itemsize
         return _BYTES + _QUEUES * clips * state
 
+    def room(self) -> int:
+        """Return the bytes that it may take: of the machine, also where a GPU computes."""
+        return machine.memory()
+
     def measure(self, clips: int, seconds: float = 2.0) -> float:
         """Return the seconds that one step of `clips` clips takes here: the median of some."""
         return self._measured("steps", clips, seconds)

@@ -74,6 +74,9 @@ class TorchEngine:
         if threads is None:
             threads = 1 if width < hardware.WORTH_SHARING else machine.processors()
         torch.set_num_threads(threads)
+        # Sums of 16-bit products are taken in 32 bits, also where a GPU's are shared out.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         self.hardware = hardware.choose(device, precision, width)
         self._checkpoint = checkpoint
         self._weights = {name: torch.from_numpy(w) for name, w in checkpoint.weights.items()}
@@ -118,14 +121,12 @@ class TorchEngine:
 
     def batch_clips(self) -> int:
         """Say how many clips to decode at once, by the memory there is."""
-        if self.hardware.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.hardware.device)
-            room, most = free * _SHARE_OF_GPU, _GPU_CLIPS
-        else:
-            # Of what it may use, not of what is free now: a run that goes on must batch alike.
-            room, most = machine.memory() * _SHARE_OF_CPU, _CPU_CLIPS
+        on_card = self.hardware.device.type == "cuda"  # of its own memory, which nobody else wants
+        share = _SHARE_OF_GPU if on_card else _SHARE_OF_CPU
+        most = _CPU_CLIPS if self.shares_cores else _GPU_CLIPS
         weights = self.memory(0)
-        return max(0, min(most, int((room - weights) // (self.memory(1) - weights))))
+        fits = int((self.room() * share - weights) // (self.memory(1) - weights))
+        return max(0, min(most, fits))
 
     def memory(self, clips: int) -> int:
         """Return the bytes that decoding `clips` clips at once takes: weights and state."""
@@ -133,6 +134,15 @@ class TorchEngine:
         # Of the GPU's paths the one that takes more, whichever will be taken.
         path = CpuDecoder if self.shares_cores else TritonDecoder
         return path.weight_bytes(*sizes) + clips * path.state_bytes(*sizes)
+
+    def room(self) -> int:
+        """Return the bytes that it may take: of the GPU what is free, else of the machine.
+
+        On the CPU not of what is free now: a run that goes on must batch alike.
+        """
+        if self.hardware.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.hardware.device)[0])
+        return machine.memory()
 
     def decode(self, work: Work) -> Generator[Piece, None, None]:
         """Yield the codes of `work` in pieces of about a quarter of a second's work.
@@ -232,7 +242,8 @@ class TorchEngine:
 
     def measure(self, clips: int, seconds: float = 2.0) -> float:
         """Return the seconds that one step of `clips` clips takes here: the median of some."""
-        return self._step_seconds(self._stepper(clips), seconds)
+        with _room_for(clips):
+            return self._step_seconds(self._stepper(clips), seconds)
 
     def _step_seconds(self, decoder: Stepper, seconds: float) -> float:
         uniform = torch.full((decoder.steps, decoder.clips), 0.5)
@@ -300,7 +311,7 @@ def _room_for(clips: int) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError(f"{clips} clips at once are too many") from error
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise OutOfMemoryError(f"{clips} clips at once are too many") from error
         raise
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from nsynth_super import workers
+from nsynth_super import machine, workers
 from nsynth_super.cli import cli, making
 from nsynth_super.plan import BLOCK, Plan, Shard
 from nsynth_super.workspace import Workspace
@@ -209,3 +210,32 @@ def test_every_option_of_generate_reaches_its_workers(
     asked = making.generate.make_context("generate", words).params
     told = making.generate.make_context("generate", [*command[6:], *team[1].arguments()]).params
     assert told == {**asked, "shard": Shard(4, 6), "workers": 1}
+
+
+@pytest.mark.skipif(machine.processors() < 2, reason="needs two cores")
+@pytest.mark.parametrize("words", [("generate",), ("run",)])
+def test_without_a_gpu_the_cores_share_the_work_and_make_the_same_bytes(
+    words: tuple[str, ...],
+    plan: Workspace,
+    alone: Any,
+    small_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    """Little work would be left to one process: here any is worth starting more for."""
+    pack = copied(plan, tmp_path / "pack")
+    code = (
+        "from nsynth_super import workers; workers.WORTH_STARTING = 0\n"
+        "from nsynth_super import machine; machine.processors = lambda: 2\n"
+        "from nsynth_super.cli import main; main()"
+    )
+    options = ["-w", pack.root, "--device", "cpu", "--batch-clips", BLOCK]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *map(str, [*words, *options])],
+        env={**os.environ, "NSYNTH_CHECKPOINT": str(small_checkpoint)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "generate: faster than threads: 2 workers (torch " in ran.stderr
+    assert "generate: 2 workers: shard 0/2; shard 1/2\n" in ran.stderr
+    pads_are(alone, pack, small_checkpoint)

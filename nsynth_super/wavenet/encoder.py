@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nsynth_super.wavenet.dimensions import HOP, Dimensions, dilation
+from nsynth_super.wavenet.dimensions import HOP, STAGES, Dimensions, dilation
 from nsynth_super.wavenet.mulaw import ZERO
+
+_MARGIN = dilation(STAGES - 1)  # the widest reach
+_AT_ONCE = 16 * HOP  # samples of a layer on a CPU: what comes of them stays in its cache
 
 
 def encode(weights: Mapping[str, Tensor], dimensions: Dimensions, codes: Tensor) -> Tensor:
@@ -38,16 +41,21 @@ def encode(weights: Mapping[str, Tensor], dimensions: Dimensions, codes: Tensor)
 
     def convolution(name: str, x: Tensor, spacing: int = 1) -> Tensor:
         kernel = weights[f"{name}/W"].permute(3, 2, 0, 1)
-        reach = spacing * (kernel.shape[3] // 2)
-        bias = weights[f"{name}/biases"]
-        return F.conv2d(x, kernel, bias, padding=(0, reach), dilation=(1, spacing))
+        return F.conv2d(x, kernel, weights[f"{name}/biases"], dilation=(1, spacing))
 
-    dtype = weights["ae_startconv/W"].dtype
+    dtype, (notes, samples) = weights["ae_startconv/W"].dtype, codes.shape
     x = ((codes.to(dtype) - ZERO) / ZERO)[:, None, None]
-    en = convolution("ae_startconv", x).contiguous(memory_format=torch.channels_last)
+    en = convolution("ae_startconv", F.pad(x, (1, 1))).contiguous(memory_format=torch.channels_last)
+    heard = en.new_zeros(notes, 1, samples + 2 * _MARGIN, dimensions.encoder_width)
+    heard = heard.permute(0, 3, 1, 2)  # channels last in memory, silence at both ends
+    at_once = _AT_ONCE if codes.device.type == "cpu" else samples
     for i in range(1, dimensions.encoder_layers + 1):
-        d = convolution(f"ae_dilatedconv_{i}", torch.relu(en), dilation(i - 1))
-        en += convolution(f"ae_res_{i}", torch.relu_(d))
-    en = convolution("ae_bottleneck", en)
-    frames = en.reshape(len(en), dimensions.embedding, -1, HOP)
+        reach = dilation(i - 1)
+        torch.clamp_min(en, 0, out=heard[..., _MARGIN : _MARGIN + samples])
+        for begin in range(0, samples, at_once):
+            end = min(begin + at_once, samples)
+            around = heard[..., _MARGIN + begin - reach : _MARGIN + end + reach]
+            d = convolution(f"ae_dilatedconv_{i}", around, reach)
+            en[..., begin:end] += convolution(f"ae_res_{i}", torch.relu_(d))
+    frames = convolution("ae_bottleneck", en).reshape(notes, dimensions.embedding, -1, HOP)
     return frames.mean(dim=3).transpose(1, 2)
