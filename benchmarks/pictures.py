@@ -23,10 +23,14 @@ def bars(path: Path, found: dict[int, dict[str, Any]]) -> None:
         at = [number + (place - 1) * 0.27 for number in range(len(found))]
         drawn = axes.bar(at, heights, 0.25, label=label, color=colour)
         axes.bar_label(drawn, fmt="{:,.0f}", fontsize=7)
-    processes = [f"{clips} clips\n{row['processes']} process(es)" for clips, row in found.items()]
-    axes.set_xticks(range(len(found)), processes)
+    what = [
+        f"{clips} clip{'s' * (clips > 1)}\nin each of {row['processes']} process"
+        + "es" * (row["processes"] > 1)
+        for clips, row in found.items()
+    ]
+    axes.set_xticks(range(len(found)), what)
     axes.set_ylabel("clip-samples a second")
-    axes.set_title(f"two CPU cores, {next(iter(found.values()))['precision']}", fontsize=9)
+    axes.set_title(f"CPU; ours in {next(iter(found.values()))['precision']}", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
