@@ -76,7 +76,8 @@ class Worker:
 
     def arguments(self) -> list[str]:
         """Return what the command line says for it."""
-        return ["--shard", f"{self.shard.index}/{self.shard.count}", "--threads", str(self.threads)]
+        shard = f"{self.shard.index}/{self.shard.count}"
+        return ["--workers", "1", "--shard", shard, "--threads", str(self.threads)]
 
     def environment(self) -> dict[str, str]:
         """Return the environment for it: its GPU, its share, and output that is not held back."""

@@ -193,6 +193,7 @@ def test_every_option_of_generate_reaches_its_workers(
         "--engine": "torch",
         "--magenta": "python2.7",
         "--device": "cpu",
+        "--precision": "bf16",
         "--checkpoint": small_checkpoint,
         "--threads": 5,
         "--batch-clips": 128,
@@ -221,10 +222,10 @@ def test_without_a_gpu_the_cores_share_the_work_and_make_the_same_bytes(
     small_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    """Little work would be left to one process: here any is worth starting more for."""
+    """Little work in uneven shares would be left to threads: here they are of no use."""
     pack = copied(plan, tmp_path / "pack")
     code = (
-        "from nsynth_super import workers; workers.WORTH_STARTING = 0\n"
+        "from nsynth_super import workers; workers.WORTH_STARTING = workers.THREADS_GAIN = 0\n"
         "from nsynth_super import machine; machine.processors = lambda: 2\n"
         "from nsynth_super.cli import main; main()"
     )

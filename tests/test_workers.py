@@ -241,7 +241,7 @@ with open(os.path.join(sys.argv[1], str(number)), "w") as file:
     workers.run(team(3, gpus=True), stub(tell, tmp_path), watch_nothing)
     told = [json.loads((tmp_path / str(number)).read_text()) for number in range(3)]
     assert [words for words, _ in told] == [
-        ["--shard", f"{number}/3", "--threads", "1"] for number in range(3)
+        ["--workers", "1", "--shard", f"{number}/3", "--threads", "1"] for number in range(3)
     ]
     assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in told] == ["4", "5", "6"]
     for _, environment in told:

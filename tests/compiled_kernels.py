@@ -1,0 +1,134 @@
+"""The GPU's kernels compiled for GPUs that are not there: run by `test_triton_kernels.py`.
+
+In a process that Triton has to itself, as in `interpreted_kernels.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from nsynth_super.wavenet import kernels
+from nsynth_super.wavenet.dimensions import PUBLISHED
+from nsynth_super.wavenet.rewrites import Rewritten
+from nsynth_super.wavenet.tiles import Card
+from nsynth_super.wavenet.triton_kernels import TritonDecoder
+from tests.test_triton_kernels import CARDS
+
+SHARED = {"A100": 163, "RTX 4090": 99, "H200": 227, "B200": 227, "RTX 5090": 99}
+"""KiB that a program may take (CUDA programming guide, technical specifications)."""
+
+
+class Launches:
+    """What stands where the kernels do, and notes what is launched, once each."""
+
+    def __init__(self, kernels: Any) -> None:
+        self._kernels = kernels
+        self.noted: dict[str, tuple[Any, ...]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return _Noting(self, name, getattr(self._kernels, name))
+
+
+class _Noting:
+    def __init__(self, launches: Launches, name: str, kernel: Any) -> None:
+        self._launches, self._name, self._kernel = launches, name, kernel
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*given: Any, num_warps: int = 4, num_stages: int = 3, **named: Any) -> None:
+            values = {**dict(zip(self._kernel.arg_names, given, strict=False)), **named}
+            types, constants, aligned = {}, {}, {}
+            for place, parameter in enumerate(self._kernel.params):
+                value = values.pop(parameter.name)
+                if parameter.is_constexpr:
+                    types[parameter.name], constants[parameter.name] = "constexpr", value
+                elif isinstance(value, torch.Tensor):
+                    types[parameter.name] = POINTERS[value.dtype]
+                    aligned[(place,)] = [["tt.divisibility", 16]]
+                else:
+                    types[parameter.name] = "i32"
+                    assert parameter.do_not_specialize, (
+                        "would be compiled while a graph is recorded"
+                    )
+            assert not values
+            assert max(grid[1:], default=1) < 2**16
+            options = {"num_warps": num_warps, "num_stages": num_stages}
+            key = f"{self._name} {types} {constants} {options}"
+            self._launches.noted[key] = (self._kernel, types, constants, aligned, options)
+
+        return launch
+
+
+POINTERS = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+
+
+def launches(clips: int, dtype: torch.dtype) -> list[tuple[Any, ...]]:
+    """Return what the published model's steps launch, each kernel and its arguments once."""
+    with torch.device("meta"):
+        weights = {name: torch.empty(shape) for name, shape in PUBLISHED.shapes().items()}
+        decoder = TritonDecoder(Rewritten(weights, PUBLISHED, dtype), clips)
+        decoder._kernels = noting = Launches(kernels)
+        decoder.condition(torch.empty(clips, PUBLISHED.embedding))
+        decoder.take(torch.empty(1, clips), torch.empty(1, clips, dtype=torch.int64))
+        decoder.step(decoder.code)
+    return list(noting.noted.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "clips"),
+    [
+        ("A100", torch.float16, 4224),
+        ("RTX 4090", torch.float16, 2048),
+        ("H200", torch.float16, 1),
+        ("H200", torch.float16, 512),
+        ("H200", torch.float16, 4224),
+        ("H200", torch.bfloat16, 4224),
+        ("H200", torch.float32, 4224),
+        ("B200", torch.float16, 4224),
+        ("RTX 5090", torch.float16, 2048),
+    ],
+    ids=str,
+)
+def test_every_kernel_compiles_at_full_size(name, dtype, clips, monkeypatch, tmp_path):
+    """For the card, into its shared memory, in 16 bits with no sums spilled from registers."""
+    tools = Path(triton.__file__).with_name("backends") / "nvidia" / "bin"
+    if not (tools / "ptxas").exists():
+        pytest.skip("this Triton brings no assembler")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    card = CARDS[name]
+    monkeypatch.setattr(Card, "of", lambda device: card)
+    target = GPUTarget("cuda", 10 * card.capability[0] + card.capability[1], 32)
+    every = launches(clips, dtype)
+    assert len(every) >= 7
+    for kernel, types, constants, aligned, options in every:
+        source = ASTSource(kernel, types, constants, aligned)
+        compiled = triton.compile(source, target=target, options=options)
+        assert compiled.metadata.shared <= SHARED[name] * 1024
+        cubin = tmp_path / "cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run(
+            [tools / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True
+        )
+        (spilled,) = re.findall(r"STACK:(\d+)", usage.stdout)
+        if dtype.itemsize == 2:
+            assert int(spilled) <= 64, f"{kernel.__name__}: {spilled} bytes a thread"
+        ptx = compiled.asm["ptx"]
+        if kernel.__name__ in ("gate", "add", "head", "draw", "logits"):
+            copied = re.findall(r"cp\.async\.\w+\.shared\.global \[.*?\], \[.*?\], (\w+)", ptx)
+            assert set(copied) <= {"0x10", "16"}, "loads are not 16 bytes wide"
+        if kernel.__name__ in ("gate", "add") and dtype.itemsize == 2:
+            assert re.search(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync", ptx), "no tensor cores"
