@@ -44,18 +44,20 @@ setup: .venv/.installed
 
 demo: setup
 	@rm -rf $(DEMO) && mkdir -p $(DEMO) && cp -r examples/settings.json examples/audio_input $(DEMO)/
-	@$(BIN)/nsynth-super checkpoint random $(DEMO)/untrained.safetensors \
-	  --width 32 --skip-width 32 --encoder-width 16
-	@$(BIN)/nsynth-super check -w $(DEMO) --checkpoint $(DEMO)/untrained.safetensors
-	@$(BIN)/nsynth-super run -w $(DEMO) --checkpoint $(DEMO)/untrained.safetensors
+	@$(BIN)/nsynth-super check -w $(DEMO) --checkpoint demo
+	@$(BIN)/nsynth-super run -w $(DEMO) --checkpoint demo
 	@$(BIN)/nsynth-super -q export -w $(DEMO) $(DEMO)/wav
+	@$(BIN)/nsynth-super -q preview -w $(DEMO) --export $(DEMO)/pad.html
 	@echo
 	@echo "Made: $(DEMO)/pads_output/ — one pad of 75 sounds, the device's settings.json, a manifest"
-	@echo "      $(DEMO)/wav/ — the same sounds as WAV. The model is small and untrained: they hiss."
+	@echo "      $(DEMO)/wav/ — the same sounds as WAV; the model is small, Magenta's is not"
+	@echo "Play: $(DEMO)/pad.html in a browser, or $(BIN)/nsynth-super preview -w $(DEMO)"
 	@echo "Next: your own sounds, with Magenta's model:"
 	@echo "      $(BIN)/pip install -c requirements/constraints.txt -e '.[tensorflow]'"
 	@echo "      $(BIN)/nsynth-super checkpoint fetch"
 	@echo "      $(BIN)/nsynth-super new my-pack"
+	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" -o "$$(uname)" = Darwin ]; then \
+	  $(BIN)/python -m webbrowser "file://$$(cd $(DEMO) && pwd)/pad.html" >/dev/null 2>&1 || true; fi
 
 test: .venv/.installed-test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""The benchmarks' pictures, as SVG: needs matplotlib (`pip install -e '.[bench]'`)."""
+"""The benchmarks' pictures, as SVG: needs matplotlib (`pip install -e '.[plots]'`)."""
 
 from __future__ import annotations
 

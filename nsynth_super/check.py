@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nsynth_super import machine
+from nsynth_super import machine, tuning
 from nsynth_super import notes as source_notes
 from nsynth_super.blocks import clips_done
 from nsynth_super.engines import Engine
 from nsynth_super.grid import Grid
 from nsynth_super.notes import Fill, Note, identity
+from nsynth_super.pitch import detect
 from nsynth_super.plan import BLOCK, REPLAN, Plan
 from nsynth_super.problems import BadInput, NsynthSuperError, Problem, errors
 from nsynth_super.progress import amount
@@ -24,6 +25,7 @@ from nsynth_super.settings import Settings, read
 from nsynth_super.speed import Speed
 from nsynth_super.stages.generate import blocks_at_once
 from nsynth_super.stages.prepare import read_origins
+from nsynth_super.tuning import Heard
 from nsynth_super.workspace import Workspace
 
 
@@ -44,6 +46,8 @@ class Report:
     engine : str
         What would compute.
     problems : list of Problem
+    notes : list of Note
+        Those that were found, by instrument and pitch.
     """
 
     clips: int = 0
@@ -53,6 +57,7 @@ class Report:
     seconds_left: float | None = None
     engine: str = ""
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def ready(self) -> bool:
@@ -96,17 +101,18 @@ def run(
     report.pads = len(settings.combinations)
     report.clips = len(Grid.of(settings).mixes)
     report.bytes = report.clips * settings.decoded_samples + report.pads * settings.pad_bytes
-    found: list[Note] = []
     with _noting(report):
-        found, problems = source_notes.find(workspace.notes, settings, fill)
+        report.notes, problems = source_notes.find(workspace.notes, settings, fill)
         # A recording that fills gaps is read once.
-        by_path = {note.path: note for note in sorted(found, key=lambda n: n.filled_from is None)}
+        by_path = {
+            note.path: note for note in sorted(report.notes, key=lambda n: n.filled_from is None)
+        }
         report.problems += [*problems, *_of_the_recordings(list(by_path.values()))]
     plan = None
     with _noting(report):
         plan = Plan.read(workspace.plan)
         if plan is not None:
-            report.problems += _changed(workspace, settings, engine, found, plan)
+            report.problems += _changed(workspace, settings, engine, report.notes, plan)
     with _noting(report):
         _check_disk(workspace, settings, report, plan)
     if engine is not None:
@@ -130,9 +136,16 @@ def _noting(report: Report) -> Iterator[None]:
 
 
 def _of_the_recordings(notes: list[Note]) -> Iterator[Problem]:
+    def listen(note: Note) -> tuple[list[Problem], Heard]:
+        conformed = source_notes.read(note)
+        return conformed.problems, Heard(note, detect(conformed.audio))
+
+    heard = []
     with ThreadPoolExecutor(machine.processors()) as pool:
-        for problems in pool.map(lambda note: source_notes.read(note).problems, notes):
+        for problems, each in pool.map(listen, notes):
             yield from problems
+            heard.append(each)
+    yield from tuning.problems(heard)
 
 
 def _changed(

@@ -104,7 +104,7 @@ def find(
     """
     if not folder.is_dir():
         return [], [Problem(str(folder), "there is no such folder", "put the notes there")]
-    recordings, problems = _by_name(folder)
+    recordings, problems = by_name(folder)
     needed = {
         (instrument, pitch) for instrument in settings.instruments for pitch in settings.pitches
     }
@@ -127,7 +127,8 @@ def find(
     return notes, problems
 
 
-def _by_name(folder: Path) -> tuple[dict[Name, Path], list[Problem]]:
+def by_name(folder: Path) -> tuple[dict[Name, Path], list[Problem]]:
+    """Return the recordings in `audio_input` by their names; name the files that have none."""
     recordings: dict[Name, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 CONCERT_A, CONCERT_A_PITCH = 440.0, 69  # Hz, MIDI
 RATE = 16_000  # Hz
-FRAME, HOP = 4096, 1024  # samples
+FRAME, HOP = 4096, 2048  # samples
 LOWEST, HIGHEST = 20.0, 4500.0  # Hz: below MIDI 16, above MIDI 108
 SURE = 0.8  # of a perfect repetition: less is no pitch
 _NEARLY = 0.9  # of the highest peak
@@ -58,14 +58,14 @@ def detect(sound: NDArray[np.floating], rate: int = RATE) -> float | None:
 
 def _of_frame(frame: NDArray[np.float64], rate: int) -> float | None:
     samples, centred = len(frame), frame - frame.mean()
+    last = min(samples // 2, int(rate / LOWEST)) * _FINER
     power = np.abs(np.fft.rfft(centred, 2 * samples)) ** 2
-    products = np.fft.irfft(power, 2 * samples * _FINER)[: samples * _FINER] * _FINER
+    products = np.fft.irfft(power, 2 * samples * _FINER)[: last + 1] * _FINER
     squares = np.cumsum(centred**2)
     # Of the parts that overlap when shifted by each lag: all but its first, all but its last.
     energy = squares[::-1] + squares[-1] - np.concatenate([[0.0], squares[:-1]])
     lags = np.arange(len(products)) / _FINER
     likeness = 2 * products / np.maximum(np.interp(lags, np.arange(samples), energy), 1e-12)
-    last = min(samples // 2, int(rate / LOWEST)) * _FINER
     below = np.flatnonzero(likeness[:last] < 0)  # past the peak at 0, which every sound has
     if not len(below):
         return None

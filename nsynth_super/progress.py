@@ -69,7 +69,7 @@ class Progress:
         What is counted, in the plural: `clips`.
     done : float
         What earlier runs did; it does not count towards this run's speed.
-    status : Path
+    status : Path or None
         Where to write the status; written aside and renamed, every two seconds at most.
     shard : str
     quiet : bool
@@ -81,7 +81,7 @@ class Progress:
         stage: str,
         total: float,
         unit: str,
-        status: Path,
+        status: Path | None,
         done: float = 0.0,
         shard: str = "0-of-1",
         quiet: bool = False,
@@ -145,6 +145,8 @@ class Progress:
     def write_status(self, state: str) -> None:
         """Write the status file; a status that cannot be written stops nothing."""
         self._last_status = time.monotonic()
+        if self._status_path is None:
+            return
         status = {
             "stage": self.stage,
             "shard": self.shard,

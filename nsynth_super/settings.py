@@ -1,7 +1,8 @@
 """settings.json: read, checked, explained.
 
-Knows the upstream format (`pads`, `pitches`, `resolution`, `final_length`, `gpus`, `magenta_dir`)
-and what the instrument can hold. Knows nothing of notes, folders or the model.
+Knows the upstream format (`pads`, `pitches`, `resolution`, `final_length`, `gpus`, `magenta_dir`),
+what is ours (`seed`, `names`, `looping`) and what the instrument can hold. Knows nothing of notes,
+folders or the model.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ ONSET_SEARCH = SAMPLE_RATE // 4  # 4,000 samples in which a clip's onset may lie
 TOUCH_POSITIONS = 11  # per axis, on the instrument's pad
 SHORTEST_SOUND = 16  # samples: a pad fades in and out over 8
 MAX_FILE_NAME = 255  # bytes, on every file system in question
+DISPLAY = 8  # characters of an instrument's name on the device's screen
+ABBREVIATION = 2  # characters, where the screen shows all four corners
 MAX_SEED = 2**63 - 1
 
 _FORBIDDEN = '/\\:*?"<>|'
@@ -49,6 +52,12 @@ def _instrument_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _label(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("begins or ends with a space, or cannot be printed")
+    return text
+
+
 InstrumentName = Annotated[str, Field(strict=True), AfterValidator(_instrument_name)]
 CornerList = Annotated[list[InstrumentName], Field(min_length=1)]
 Pitch = Annotated[int, Field(strict=True, ge=0, le=127)]
@@ -63,6 +72,33 @@ class Pads(BaseModel):
     NE: CornerList
     SW: CornerList
     SE: CornerList
+
+
+class Label(BaseModel):
+    """How the device's screen shows an instrument; what is None is made from its name.
+
+    Attributes
+    ----------
+    display : str or None
+        1 to 8 characters.
+    abbr : str or None
+        2 characters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    display: (
+        Annotated[str, Field(strict=True, min_length=1, max_length=DISPLAY), AfterValidator(_label)]
+        | None
+    ) = None
+    abbr: (
+        Annotated[
+            str,
+            Field(strict=True, min_length=ABBREVIATION, max_length=ABBREVIATION),
+            AfterValidator(_label),
+        ]
+        | None
+    ) = None
 
 
 class Settings(BaseModel):
@@ -80,6 +116,11 @@ class Settings(BaseModel):
         Samples of each sound in a pad, 1 to 64,000.
     seed : int
         Of every random number the clips are drawn with.
+    names : mapping of str to Label
+        What the device's screen calls instruments, where their own names do not do.
+    looping : bool or None
+        Whether the device plays a part of each sound to and fro while a key is held; None leaves
+        that to the device's own settings.
     gpus, magenta_dir
         Upstream's; accepted, not used.
     """
@@ -91,6 +132,8 @@ class Settings(BaseModel):
     resolution: Annotated[int, Field(strict=True, ge=1, le=TOUCH_POSITIONS)]
     final_length: Annotated[int, Field(strict=True, ge=1, le=NOTE_SAMPLES)] = 60_000
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
+    names: dict[InstrumentName, Label] = {}
+    looping: Annotated[bool, Field(strict=True)] | None = None
     gpus: Any = None
     magenta_dir: Any = None
 
@@ -121,7 +164,7 @@ class Settings(BaseModel):
 
     def shaping(self) -> dict[str, Any]:
         """Return the settings that decide what the pack holds; the rest may change freely."""
-        return self.model_dump(exclude={"gpus", "magenta_dir"})
+        return self.model_dump(exclude={"names", "looping", "gpus", "magenta_dir"})
 
 
 def pad_name(combination: tuple[str, ...]) -> str:
@@ -129,6 +172,10 @@ def pad_name(combination: tuple[str, ...]) -> str:
     return "_".join(combination)
 
 
+_NAMES = (
+    'such as {"electricpiano": {"display": "E PIANO", "abbr": "EP"}}: '
+    f"display of 1 to {DISPLAY} printable characters, abbr of {ABBREVIATION}"
+)
 _EXPLANATIONS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
     "missing": lambda e: ("is missing", "add it"),
     "too_short": lambda e: ("is empty", "name at least one"),
@@ -142,6 +189,8 @@ _EXPLANATIONS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
 
 def _explain(error: Mapping[str, Any]) -> Problem:
     where = _key(error["loc"])
+    if error["loc"][:1] == ("names",):
+        return Problem(where, f"cannot be {error['input']!r:.80}", _NAMES)
     if explain := _EXPLANATIONS.get(error["type"]):
         return Problem(where, *explain(dict(error)))
     bounds = {
@@ -151,6 +200,7 @@ def _explain(error: Mapping[str, Any]) -> Problem:
         "final_length": f"a whole number of samples from 1 to {NOTE_SAMPLES} (4 s at 16 kHz)",
         "seed": f"a whole number from 0 to {MAX_SEED}",
         "pads": "each corner is a list of instrument names",
+        "looping": "true or false",
     }
     field = str(error["loc"][0]) if error["loc"] else ""
     return Problem(where, f"cannot be {error['input']!r:.80}", bounds.get(field, error["msg"]))
@@ -186,9 +236,24 @@ def _rules_across_keys(raw: Mapping[str, Any]) -> Iterator[Problem]:
     ).items():
         if count > 1:
             yield Problem(_key(("pitches",)), f"lists {pitch} {count} times", "once is enough")
+    yield from _names_of_nobody(raw, corners)
     yield from _names_that_share_a_file(corners)
     if len(corners) == len(CORNERS):
         yield from _combinations_that_share_a_pad(corners)
+
+
+def _names_of_nobody(raw: Mapping[str, Any], corners: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Find labels of instruments that no corner lists: a label that is never seen is a mistake."""
+    names = raw.get("names")
+    known = {unicodedata.normalize("NFC", name) for listed in corners.values() for name in listed}
+    for name in names if isinstance(names, dict) else ():
+        if unicodedata.normalize("NFC", name) not in known:
+            close = get_close_matches(name, known, n=1)
+            yield Problem(
+                _key(("names", name)),
+                "no corner lists this instrument",
+                f"did you mean {close[0]}?" if close else "remove it",
+            )
 
 
 def _names_that_share_a_file(corners: Mapping[str, list[str]]) -> Iterator[Problem]:
@@ -249,6 +314,7 @@ def _warnings(raw: Mapping[str, Any]) -> Iterator[Problem]:
                 "add or drop one, or only ever turn right",
                 "warning",
             )
+    yield from _labels_of_two(raw)
     for key in raw:
         if key in _UPSTREAM_LEFTOVERS:
             yield Problem(_key((key,)), _UPSTREAM_LEFTOVERS[key], level="note")
@@ -260,6 +326,22 @@ def _warnings(raw: Mapping[str, Any]) -> Iterator[Problem]:
                 f"did you mean {close[0]}?" if close else "remove it",
                 "warning",
             )
+
+
+def _labels_of_two(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    names = raw.get("names")
+    for corner, listed in _listed(raw).items():
+        given = [(names if isinstance(names, dict) else {}).get(name) for name in listed]
+        for key in ("display", "abbr"):
+            labels = [label.get(key) for label in given if isinstance(label, dict)]
+            for label, count in Counter(text for text in labels if isinstance(text, str)).items():
+                if count > 1:
+                    yield Problem(
+                        _key(("names",)),
+                        f"{count} instruments of {corner} have the {key} {label!r}",
+                        "give each its own",
+                        "warning",
+                    )
 
 
 def inspect(raw: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:

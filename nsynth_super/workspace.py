@@ -85,6 +85,11 @@ class Workspace:
         return self.pads / "manifest.json"
 
     @property
+    def report(self) -> Path:
+        """What `check --plots` found, with pictures."""
+        return self.root / "check.html"
+
+    @property
     def status_folder(self) -> Path:
         """Progress, for `status`."""
         return self.root / "status"

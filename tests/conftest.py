@@ -90,7 +90,7 @@ def make_workspace(tmp_path: Path) -> Callable[..., Workspace]:
         instruments = dict.fromkeys(i for names in settings["pads"].values() for i in names)
         for number, instrument in enumerate(instruments):
             for pitch in settings["pitches"]:
-                frequency = 440.0 * 2 ** ((pitch - 69) / 12) * (1 + number / 50)
+                frequency = 440.0 * 2 ** ((pitch - 69) / 12) * (1 + number / 200)
                 write_note(workspace.notes / f"{instrument}_{pitch}.wav", frequency)
         return workspace
 

@@ -37,6 +37,21 @@ def test_check_says_how_much_and_how_long(
     assert "ready: nsynth-super run" in plain.stdout
 
 
+def test_check_warns_of_a_note_that_sounds_another_pitch(
+    make_workspace: Callable[..., Workspace], command: Command
+):
+    workspace = make_workspace()
+    write_note(workspace.notes / "flute_60.wav", 130.81)
+    done = command("check", "-w", workspace.root)
+    assert done.returncode == 0
+    assert done.stdout.startswith(
+        "warning: audio_input/flute_60.wav: sounds 12 semitones lower than its file name says"
+        " -> is it flute_48? middle C is 60\n"
+    )
+    (problem,) = json.loads(command("check", "-w", workspace.root, "--json").stdout)["problems"]
+    assert problem["level"] == "warning"
+
+
 def test_checks_estimate_grows_with_the_work(
     make_workspace: Callable[..., Workspace], small_checkpoint: Path
 ):

@@ -90,6 +90,13 @@ def test_gpus_and_magenta_dir_are_explained():
         (changed(final_length=64001), "final_length", "1 to 64000"),
         (changed(seed=-1), "seed", "whole number"),
         (changed(resolution=True), "resolution", "True"),
+        (changed(names={"flute": {"display": "NINE LONG"}}), "names.flute.display", "1 to 8"),
+        (changed(names={"flute": {"abbr": "F"}}), "names.flute.abbr", "abbr of 2"),
+        (changed(names={"flute": {"abbr": "F\t"}}), "names.flute.abbr", "printable"),
+        (changed(names={"flute": {"label": "FL"}}), "names.flute.label", "'FL'"),
+        (changed(names={"flut": {}}), "names.flut", "did you mean flute?"),
+        (changed(names=["flute"]), "names", "cannot be ['flute']"),
+        (changed(looping="no"), "looping", "true or false"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(raw: dict[str, Any], key: str, says: str):
@@ -98,6 +105,24 @@ def test_a_wrong_value_is_named_with_its_key(raw: dict[str, Any], key: str, says
     found = [line for line in lines(raw) if line.startswith(f"settings.json {key}:")]
     assert any(says in line for line in found), lines(raw)
     assert inspect(raw)[0] is None
+
+
+def test_labels_and_looping_shape_no_clip():
+    """Whoever names an instrument for the screen keeps the plan, and every clip."""
+    names = {"electricpiano": {"display": "E PIANO", "abbr": "EP"}, "flute": {}}
+    settings, problems = inspect(changed(names=names, looping=False))
+    assert settings is not None
+    assert settings.shaping() == Settings.model_validate(UPSTREAM).shaping()
+    assert set(settings.shaping()) == {"pads", "pitches", "resolution", "final_length", "seed"}
+    assert settings.names["electricpiano"].display == "E PIANO"
+    assert not [problem for problem in problems if problem.level == "warning"]
+
+
+def test_two_instruments_of_a_corner_with_one_label_are_a_warning():
+    names = {"flute": {"display": "SAME"}, "kick": {"display": "SAME"}, "snare": {"abbr": "SA"}}
+    assert lines(changed(names=names), "warning") == [
+        "settings.json names: 2 instruments of NE have the display 'SAME' -> give each its own"
+    ]
 
 
 def test_every_problem_is_named_at_once():

@@ -12,7 +12,10 @@ import click
 from nsynth_super import __version__
 from nsynth_super.cli import looking, making
 from nsynth_super.cli.bench import bench
+from nsynth_super.cli.card import install, verify
 from nsynth_super.cli.checkpoint import checkpoint
+from nsynth_super.cli.notes import notes
+from nsynth_super.cli.preview import preview
 from nsynth_super.files import explained
 from nsynth_super.problems import EXIT_FAILED, EXIT_INTERRUPTED, NsynthSuperError, Stopped
 from nsynth_super.progress import say
@@ -41,6 +44,8 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     nsynth-super check            everything that could go wrong, and how long it will take
     nsynth-super run              prepare, generate, pads
     nsynth-super status           how far it is, from any other shell
+    nsynth-super preview          play the pad in a browser
+    nsynth-super install TARGET   put the pack onto the instrument's card
 
     Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped with work left (run it again),
     130 interrupted.
@@ -50,12 +55,16 @@ def cli(ctx: click.Context, quiet: bool, verbose: bool) -> None:
 
 for command in (
     looking.new,
+    notes,
     looking.check,
     making.prepare,
     making.generate,
     making.pads,
     making.run,
     looking.status,
+    preview,
+    install,
+    verify,
     looking.export,
     checkpoint,
     bench,

@@ -55,30 +55,43 @@ def new(folder: Path) -> None:
 @model_options
 @fill_option
 @batch_option
+@click.option(
+    "--plots",
+    is_flag=True,
+    help="Write check.html too: each note's waveform, spectrum, pitch and level, and once its clip "
+    "is made, its rainbowgram beside the clip's.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def check(ctx: click.Context, /, root: Path, as_json: bool, **options: Any) -> None:
+def check(ctx: click.Context, /, root: Path, plots: bool, as_json: bool, **options: Any) -> None:
     """List everything that is wrong; say how long the pack takes and how large it will be."""
     from nsynth_super import check as checking
+    from nsynth_super import report as drawing
 
     workspace = Workspace(root)
+    if plots:
+        drawing.require()
     report = checking.run(
         workspace, lambda: open_model(**options), options["fill"], options["batch_clips"]
     )
+    # Where there is no workspace, none is made.
+    plots = plots and root.is_dir()
+    page = drawing.write(workspace, report, ctx.obj["quiet"]) if plots else None
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
+        said = report.as_dict() | ({"report": str(page)} if page else {})
+        click.echo(json.dumps(said, indent=1, ensure_ascii=False))
     else:
-        _print_report(report)
+        _print_report(report, page)
     ctx.exit(0 if report.ready else 2)
 
 
 def _then_run() -> str:
     """Return the command line of `run` with the options that `check` was given."""
-    words = ["run" if word == "check" else word for word in sys.argv[1:]]
+    words = ["run" if word == "check" else word for word in sys.argv[1:] if word != "--plots"]
     return shlex.join(["nsynth-super", *words])
 
 
-def _print_report(report: Any) -> None:
+def _print_report(report: Any, page: Path | None) -> None:
     for problem in report.problems:
         click.echo(f"{problem.level}: {problem}")
     if report.clips:
@@ -94,6 +107,8 @@ def _print_report(report: Any) -> None:
             else ""
         )
         click.echo(f"time    about {duration(report.seconds)} on this machine{done}")
+    if page is not None:
+        click.echo(f"report  {page}")
     found = len(errors(report.problems))
     click.echo(
         f"ready: {_then_run()}"

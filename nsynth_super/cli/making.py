@@ -199,6 +199,6 @@ def run(
     _pads(workspace, settings, obj, given)
     if not obj["quiet"]:
         say(
-            f"Your pack is in {workspace.pads}: copy the .bin files into the device's pads folder, "
-            "and let its settings.json take the part 'nsynth' and 'corners' of the one beside them."
+            f"Your pack is in {workspace.pads}: `nsynth-super preview` plays it, "
+            "`nsynth-super install` puts it onto the instrument's card."
         )

@@ -121,8 +121,8 @@ precision_option = click.option(
 checkpoint_option = click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
-    help="The model: .safetensors, TensorFlow's prefix, its folder or .tar. "
-    "$NSYNTH_CHECKPOINT, or the one that `checkpoint fetch` got, by default.",
+    help="The model: .safetensors, TensorFlow's prefix, its folder or .tar; demo is the small one "
+    "in the box. $NSYNTH_CHECKPOINT, or the one that `checkpoint fetch` got, by default.",
 )
 model_options = options(
     click.option(

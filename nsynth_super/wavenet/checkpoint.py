@@ -28,9 +28,12 @@ from nsynth_super.wavenet import magenta_format
 from nsynth_super.wavenet.dimensions import Dimensions, read_off
 from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_NAME, beside
 
+DEMO = Path(__file__).parents[1] / "data" / "demo.safetensors"
+"""The small trained model that comes with the package: `--checkpoint demo`."""
+
 _GET_ONE = (
     "`nsynth-super checkpoint fetch` downloads Magenta's; "
-    "`nsynth-super checkpoint random FILE` makes an untrained one to try things out"
+    "`--checkpoint demo` is the small one in the box, to try things out"
 )
 
 
@@ -86,8 +89,8 @@ def find(path: Path | None) -> Path:
     Parameters
     ----------
     path : Path or None
-        Any of those, one of a prefix's two files, or a folder that holds one of them; None for
-        the default.
+        Any of those, one of a prefix's two files, or a folder that holds one of them; `demo` for
+        the one in the box; None for the default.
 
     Raises
     ------
@@ -97,6 +100,8 @@ def find(path: Path | None) -> Path:
     path = path or default_path()
     if path is None:
         raise BadInput(Problem("checkpoint", "there is none", _GET_ONE))
+    if path == Path("demo"):
+        return DEMO
     path = path.expanduser()
     if path.is_dir():
         return _find_in(path)

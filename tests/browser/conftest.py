@@ -1,0 +1,84 @@
+"""A real Chromium, and a page for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+ARGUMENTS = ["--autoplay-policy=no-user-gesture-required"] + ["--no-sandbox"] * (os.getuid() == 0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Playwright's own Chromium, or the one on the path."""
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    on_path = [found for name in ("chromium", "google-chrome") if (found := shutil.which(name))]
+    with api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        for path in [*([own] if os.path.exists(own) else []), *on_path]:
+            browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+            yield browser
+            browser.close()
+            return
+    pytest.skip(
+        "there is no Chromium here: `playwright install chromium`, or `apt install chromium`"
+    )
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens an address; what goes wrong in the page fails the test."""
+    contexts, wrong = [], []
+
+    def opened(url: str, expected: Callable[[str], bool] = lambda _: False, **options: Any) -> Any:
+        context = browser.new_context(**options)
+        context.set_default_timeout(120_000)  # a busy machine draws slowly
+        contexts.append(context)
+        page = context.new_page()
+
+        def note(line: str) -> None:
+            if not expected(line):
+                wrong.append(line)
+
+        page.on("console", lambda said: said.type in ("error", "warning") and note(said.text))
+        page.on("pageerror", lambda error: note(str(error)))
+        page.on("requestfailed", lambda request: note(f"{request.url}: {request.failure}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:"))
+                or note(f"asked the network for {request.url}")
+            ),
+        )
+        page.add_init_script(LISTENING)
+        page.goto(url)
+        page.wait_for_selector("#main:not([hidden])")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+LISTENING = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...more) {
+  if (to instanceof AudioDestinationNode && this.context instanceof AudioContext) {
+    const heard = this.context.createAnalyser();
+    heard.fftSize = 32768;
+    connect.call(this, heard);
+    window.heard = () => {
+      const samples = new Float32Array(heard.fftSize);
+      heard.getFloatTimeDomainData(samples);
+      return { samples: [...samples], rate: this.context.sampleRate };
+    };
+  }
+  return connect.call(this, to, ...more);
+};
+"""
+"""Hears what goes to the loudspeaker: the last 0.7 s of it, as `heard()`."""

@@ -1,0 +1,128 @@
+"""Training's view of the model is the encoder's and the decoder's; a run that stops goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nsynth_super.wavenet import checkpoint, random
+from nsynth_super.wavenet.decoder import Decoder
+from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
+from nsynth_super.wavenet.encoder import encode
+from training import autoencoder
+from training.train import Windows, learning_rate, untrained
+
+TINY = Dimensions(width=12, skip_width=10, layers=12, encoder_width=8, encoder_layers=10)
+"""Past the first ten layers, where dilations start over; a receptive field of 2,054."""
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    return {k: torch.from_numpy(w).double() for k, w in random.weights(TINY, 0).items()}
+
+
+@pytest.fixture(scope="module")
+def codes() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, CODES, (2, 24 * HOP), dtype=np.uint8)
+
+
+def seen(codes: np.ndarray, note: int, place: int) -> dict[str, torch.Tensor]:
+    """One window of a note, without noise, in float64."""
+    windows = Windows(codes, TINY, 0.0)
+    found = windows.cut(np.array([note]), np.array([place]), FRAMES, np.random.default_rng(0))
+    return {name: t if name == "answer" else t.double() for name, t in found.items()}
+
+
+def logits(weights: dict[str, torch.Tensor], heard: dict[str, torch.Tensor]) -> torch.Tensor:
+    encoding = autoencoder.encode(weights, TINY, heard["heard"], heard["inside"])
+    each_sample = encoding.repeat_interleave(HOP, dim=1)
+    return autoencoder.decode(weights, TINY, heard["past"], each_sample)
+
+
+@pytest.mark.parametrize("place", [0, 1, 4, 18])
+def test_windows_are_what_the_encoder_and_the_decoder_make_of_the_whole(weights, codes, place):
+    """At a note's beginning, near it, in the middle, at its end."""
+    heard = seen(codes, 1, place)
+    answer = codes[1, place * HOP :][: FRAMES * HOP]
+    np.testing.assert_array_equal(heard["answer"][0], answer)
+    whole = encode(weights, TINY, torch.from_numpy(codes[1:]))[:, place : place + FRAMES]
+    encoding = autoencoder.encode(weights, TINY, heard["heard"], heard["inside"])
+    torch.testing.assert_close(encoding, whole)
+
+    decoder, stepped = Decoder(weights, TINY, 1), []
+    for t, before in enumerate(torch.tensor([128, *answer[:-1]])):
+        stepped.append(decoder.step(before[None], whole[:, t // HOP]))
+    torch.testing.assert_close(logits(weights, heard), torch.stack(stepped, dim=1))
+
+
+def test_every_weight_is_trained(weights, codes):
+    learned = {name: w.clone().requires_grad_() for name, w in weights.items()}
+    logits(learned, seen(codes, 0, 7)).square().mean().backward()
+    untouched = {name for name, w in learned.items() if w.grad is None or not w.grad.any()}
+    assert untouched == {"res_12/W", "res_12/biases"}, (
+        "what the last layer's res makes goes nowhere"
+    )
+
+
+def test_every_step_has_as_many_samples_and_the_windows_differ_in_length(codes):
+    windows = Windows(codes, TINY, 4.0)
+    shapes = {tuple(windows.step(0, number)["answer"].shape) for number in range(30)}
+    assert shapes == {(32, 512), (16, 1024), (8, 2048), (4, 4096)}
+
+
+def test_silence_is_seen_seldom_and_the_beginning_often(codes):
+    silent = codes.copy()
+    silent[1] = 128
+    often = Windows(silent, TINY, 0.0).often(2)
+    assert often.shape == (2, 23)
+    assert often.sum() == pytest.approx(1)
+    assert often[1].sum() / often[0].sum() == pytest.approx(0.05)
+    assert often[0, 0] == pytest.approx(10 * often[0, 1])
+
+
+def test_noise_is_in_the_past_alone(codes):
+    clean, noisy = (Windows(codes, TINY, noise).step(0, 3) for noise in (0.0, 4.0))
+    assert not torch.equal(clean.pop("past"), noisy.pop("past"))
+    for name, value in clean.items():
+        assert torch.equal(value, noisy[name])
+
+
+def test_training_begins_with_every_code_as_likely_as_another_and_its_rate_falls():
+    assert untrained(TINY, 0)["logits/W"].std() < 0.1
+    rates = [learning_rate(step, 9000) for step in (0, 199, 4500, 8999)]
+    assert rates == pytest.approx([1e-5, 2e-3, 1.01e-3, 2e-5], rel=0.01)
+
+
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, codes):
+    np.savez(tmp_path / "notes.npz", codes=codes, names=["a_60", "b_60"])
+
+    def train(out: str, *steps: int) -> dict[str, np.ndarray]:
+        for count in steps:
+            words = [
+                "notes.npz",
+                out,
+                "--steps",
+                "4",
+                "--stop-after",
+                str(count),
+                "--device",
+                "cpu",
+            ]
+            run = [sys.executable, "-m", "training.train", *words]
+            env = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+            subprocess.run(run, cwd=tmp_path, env=env, check=True, capture_output=True)
+        return checkpoint.load(tmp_path / out).weights
+
+    at_once, in_two = train("once.safetensors", 4), train("twice.safetensors", 2, 4)
+    for name, w in at_once.items():
+        np.testing.assert_array_equal(w, in_two[name])
+    lines = (tmp_path / "twice.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]

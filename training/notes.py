@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Render the notes that the demo's model is trained on: `python -m training.notes SF2 OUT.npz`.
+
+The example's four instruments, between and at the example's pitches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from nsynth_super.soundfont import SoundFont
+from nsynth_super.wavenet import mulaw
+
+PRESETS = {
+    "clarinet": "Clarinet",
+    "marimba": "Marimba",
+    "electricpiano": "Rhodes EP",
+    "cello": "Cello",
+}
+PITCHES = range(48, 73, 4)  # MIDI numbers
+
+
+@click.command()
+@click.argument("soundfont", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def main(soundfont: Path, out: Path) -> None:
+    """Write the notes' names and their codes, `[notes, 64000]`."""
+    font = SoundFont(soundfont)
+    notes = {
+        f"{name}_{pitch}": font.note(font.find(preset), pitch)
+        for name, preset in tqdm(PRESETS.items(), unit="instrument")
+        for pitch in PITCHES
+    }
+    codes = np.stack([mulaw.encode(note) for note in notes.values() if note is not None])
+    np.savez_compressed(out, names=np.array(list(notes)), codes=codes)
+
+
+if __name__ == "__main__":
+    main()

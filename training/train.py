@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Train a small model on rendered notes: `python -m training.train NOTES.npz OUT.safetensors`.
+
+Teacher forcing on windows, the cross-entropy of the true code, and an average of the weights over
+the last steps, which is what is kept. What a step sees depends on the seed and its number alone;
+the state is saved now and then, so that a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from nsynth_super.files import replacing
+from nsynth_super.wavenet import checkpoint, random
+from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
+from nsynth_super.wavenet.mulaw import ZERO
+from training.autoencoder import amplitude, decode, encode, margin
+
+DIMENSIONS = Dimensions(width=64, skip_width=64, layers=16, encoder_width=32, encoder_layers=10)
+TARGETS, FRAMES = 32, (1, 2, 4, 8)
+"""Frames of 512 samples in a step, and how many of them a window may have. Every window begins from
+silence: where there is little past to go on from, the embedding has to say what the sound is."""
+RATE, WARM_UP = 2e-3, 200  # Adam's, and steps until it is reached
+AVERAGE = 0.999  # of the weights, from step to step
+SAVE_EVERY, LOG_EVERY = 500, 50  # steps
+QUIET, FIRST = 0.05, 10.0
+"""How much less often a window is seen that holds nothing but silence, and more often a first one:
+every clip has to find its way from silence into its sound."""
+NOISY = 0.75  # of the windows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Notes cut into windows: the part that is decoded, what went before, what the encoder hears.
+
+    Attributes
+    ----------
+    codes : ndarray of uint8, `[notes, samples]`
+    dimensions : Dimensions
+    noise : float
+        Standard deviation, in codes, of the most that is added to the past: a model that only ever
+        saw true pasts does not know how to come back from its own mistakes. In a quarter of the
+        windows none is added, in the others some, low levels as often as high.
+    """
+
+    codes: NDArray[np.uint8]
+    dimensions: Dimensions
+    noise: float
+
+    def often(self, frames: int) -> NDArray[np.float64]:
+        """Return how often each window of `frames` is seen, `[notes, places]`: silence, seldom."""
+        loud = np.abs(self.codes.astype(np.int16) - ZERO).reshape(len(self.codes), -1, HOP)
+        heard = np.lib.stride_tricks.sliding_window_view(loud.max(axis=2) > 2, frames, axis=1)
+        often = np.where(heard.any(axis=2), 1.0, QUIET)
+        often[:, 0] *= FIRST
+        return np.asarray(often / often.sum())
+
+    def step(self, seed: int, number: int) -> dict[str, Tensor]:
+        """Return what a step sees."""
+        generator = np.random.default_rng([seed, number])
+        frames = int(generator.choice(FRAMES))
+        often = self.often(frames)
+        chosen = generator.choice(often.size, TARGETS // frames, p=often.ravel())
+        notes, places = np.divmod(chosen, often.shape[1])
+        return self.cut(notes, places, frames, generator)
+
+    def cut(
+        self,
+        notes: NDArray[np.int64],
+        places: NDArray[np.int64],
+        frames: int,
+        generator: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        """Return windows of `frames`, each of one note and from one frame on."""
+        beside, rows = margin(self.dimensions), self.codes[notes]
+        time = (places[:, None] - beside) * HOP + np.arange((frames + 2 * beside) * HOP)
+        inside = (time >= 0) & (time < rows.shape[1])
+        heard = np.take_along_axis(rows, np.clip(time, 0, rows.shape[1] - 1), axis=1)
+        answer = torch.from_numpy(heard[:, beside * HOP :][:, : frames * HOP].astype(np.int64))
+        spread = self.noise * 2.0 ** (-6 * generator.random((len(notes), 1)))
+        spread *= generator.random((len(notes), 1)) < NOISY
+        jitter = np.rint(generator.standard_normal(answer.shape) * spread)
+        past = F.pad(answer[:, :-1], (1, 0), value=ZERO) + torch.from_numpy(jitter)
+        return {
+            "past": amplitude(past.clamp(0, CODES - 1)),
+            "heard": amplitude(torch.from_numpy(np.where(inside, heard, ZERO))),
+            "inside": torch.from_numpy(inside).float(),
+            "answer": answer,
+        }
+
+
+def loss(weights: dict[str, Tensor], dimensions: Dimensions, seen: dict[str, Tensor]) -> Tensor:
+    """Return the mean cross-entropy of the true codes, in nat."""
+    encoding = encode(weights, dimensions, seen["heard"], seen["inside"])
+    logits = decode(weights, dimensions, seen["past"], encoding.repeat_interleave(HOP, dim=1))
+    return F.cross_entropy(logits.float().flatten(0, 1), seen["answer"].flatten())
+
+
+def untrained(dimensions: Dimensions, seed: int) -> dict[str, Tensor]:
+    """Return where training begins: random weights that hold every code as likely as another."""
+    weights = {name: torch.from_numpy(w) for name, w in random.weights(dimensions, seed).items()}
+    weights["logits/W"] *= 0.1
+    return weights
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Return a step's learning rate: a short rise, then half a cosine down to a hundredth."""
+    falling = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return RATE * min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * falling)
+
+
+class Run:
+    """The state of a training run, and the file it is kept in."""
+
+    def __init__(self, path: Path, dimensions: Dimensions, seed: int) -> None:
+        self.path, self.step = path, 0
+        start = untrained(dimensions, seed)
+        self.average = {name: w.clone() for name, w in start.items()}
+        self.weights = {name: w.requires_grad_() for name, w in start.items()}
+        self.optimizer = torch.optim.Adam(self.weights.values(), betas=(0.9, 0.99))
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.step, self.average = state["step"], state["average"]
+            for name, w in state["weights"].items():
+                self.weights[name].data.copy_(w)
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def save(self) -> None:
+        """Keep the state, whole or not at all."""
+        weights = {name: w.detach() for name, w in self.weights.items()}
+        state = {"step": self.step, "average": self.average, "weights": weights}
+        with replacing(self.path) as temporary:
+            torch.save({**state, "optimizer": self.optimizer.state_dict()}, temporary)
+
+    def update(self, cost: Tensor, rate: float) -> None:
+        """Take one step down, and let the average follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        cost.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        share = min(AVERAGE, self.step / (self.step + 10))
+        for name, w in self.weights.items():
+            self.average[name].lerp_(w.detach(), 1 - share)
+
+    def export(self, path: Path, source: str) -> None:
+        """Write the average under the names of Magenta's checkpoint."""
+        checkpoint.save({name: w.numpy() for name, w in self.average.items()}, path, source)
+
+
+@click.command()
+@click.argument("notes", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--steps", default=9_000, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--noise", default=16.0, show_default=True, help="In the past, at most, in codes.")
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--stop-after", type=int, help="Stop at this step; the same command goes on.")
+def main(
+    notes: Path,
+    out: Path,
+    steps: int,
+    seed: int,
+    noise: float,
+    device: str,
+    stop_after: int | None,
+) -> None:
+    """Train on NOTES, made by notes.py, and write the model to OUT."""
+    codes = np.load(notes)["codes"]
+    windows = Windows(codes, DIMENSIONS, noise)
+    run = Run(out.with_suffix(".state"), DIMENSIONS, seed)
+    log, until = out.with_suffix(".jsonl"), min(steps, stop_after or steps)
+    costs: list[float] = []
+    bar = tqdm(total=steps, initial=run.step, unit="step", mininterval=5)
+    while run.step < until:
+        seen = {name: t.to(device) for name, t in windows.step(seed, run.step).items()}
+        cost = loss({name: w.bfloat16() for name, w in run.weights.items()}, DIMENSIONS, seen)
+        run.update(cost, learning_rate(run.step, steps))
+        costs.append(float(cost))
+        bar.update()
+        if run.step % LOG_EVERY == 0 or run.step == until:
+            line = {"step": run.step, "nat": round(float(np.mean(costs)), 4)}
+            with log.open("a") as file:
+                file.write(json.dumps(line) + os.linesep)
+            bar.set_postfix(line)
+            costs.clear()
+        if run.step % SAVE_EVERY == 0 or run.step == until:
+            run.save()
+            run.export(out, f"trained on {notes.name}, seed {seed}, {run.step} of {steps} steps")
+
+
+if __name__ == "__main__":
+    main()
