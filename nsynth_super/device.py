@@ -22,6 +22,11 @@ from nsynth_super.settings import ABBREVIATION, DISPLAY, SAMPLE_RATE, Settings, 
 DATA_DIRECTORY = "/home/pi/pads"
 BYTES = 2  # of a sample
 
+LOOP = (0.2, 0.41)
+"""Of a sound's length: the device's defaults (Multisampler.cpp), and its shipped settings'."""
+
+CROSSFADE = 4_000  # samples: how far before the loop's start it turns round
+
 _DEVICE_PITCHES = list(range(36, 85, 4))  # where its settings.json has none
 _FITS = {"display": DISPLAY, "abbr": ABBREVIATION}
 _REQUIRED_AUDIO = {"sampleRate": 48_000, "bufferSize": 128}

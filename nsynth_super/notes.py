@@ -167,8 +167,6 @@ def by_name(folder: Path) -> tuple[dict[Name, Path], list[Problem]]:
 
 def _filled(name: Name, recordings: dict[Name, Path], fill: Fill | None) -> Note | None:
     instrument, pitch = name
-    if fill is None or not isinstance(recordings, dict):
-        return None
     available = [p for i, p in recordings if i == instrument]
     if fill is None or not available:
         return None
@@ -185,7 +183,8 @@ def _missing(
         by_instrument.setdefault(instrument, []).append(pitch)
     known = sorted({instrument for instrument, _ in recordings})
     for instrument, pitches in by_instrument.items():
-        where = f"audio_input/{instrument}_{{{','.join(map(str, pitches))}}}"
+        listed = ",".join(map(str, pitches))
+        where = f"audio_input/{instrument}_{listed if len(pitches) == 1 else f'{{{listed}}}'}"
         if instrument in known:
             yield Problem(where, "missing", "record them, or --fill-missing repeat or repitch")
         elif close := get_close_matches(instrument, known, n=1):

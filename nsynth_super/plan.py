@@ -30,7 +30,7 @@ VERSION = 1
 BLOCK = 64
 """Clips in a block: the unit of storage, resume and sharding."""
 
-REPLAN = "`nsynth-super prepare --replan` starts anew and keeps every clip that is still valid"
+REPLAN = "`nsynth-super prepare --replan` starts anew and keeps the blocks that are still valid"
 
 
 @contextmanager

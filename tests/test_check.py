@@ -81,7 +81,7 @@ def test_check_lists_every_problem_of_every_kind_at_once(
     assert done.returncode == 2
     report = json.loads(done.stdout)
     said = "\n".join(f"{p['where']}: {p['what']}" for p in report["problems"])
-    assert "oboe_{48}: missing" in said
+    assert "oboe_48: missing" in said
     assert "viola_60.wav: cannot be read" in said
     assert "what.wav: does not name" in said
     assert "none.safetensors: there is no checkpoint" in said

@@ -25,7 +25,7 @@ Sound = NDArray[np.floating]
 
 FRAME, HOP, BANDS = 1024, 256, 48
 LOWEST, HIGHEST = 40, 7_800  # Hz
-FLOOR = 1e-2  # of a band's energy at the sound's own level: what is quieter is not compared
+FLOOR = 10.0  # some 40 dB below the energy of a tone at the sound's own level: less is not compared
 SKIPPED, LISTENED = 2_000, 8_192  # samples: past the attack
 WIDTH = 40  # Hz to either side of a harmonic, at most a quarter of the way to the next
 

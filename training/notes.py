@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Render the notes that the demo's model is trained on: `python -m training.notes SF2 OUT.npz`.
 
-The example's four instruments, between and at the example's pitches.
+The example's four instruments: at the example's pitches, or at those between, too.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ PRESETS = {
     "electricpiano": "Rhodes EP",
     "cello": "Cello",
 }
-PITCHES = range(48, 73, 4)  # MIDI numbers
+PITCHES = range(48, 73)  # MIDI numbers
 
 
 @click.command()
 @click.argument("soundfont", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def main(soundfont: Path, out: Path) -> None:
+@click.option("--every", default=4, show_default=True, help="Semitones from note to note.")
+def main(soundfont: Path, out: Path, every: int) -> None:
     """Write the notes' names and their codes, `[notes, 64000]`."""
     font = SoundFont(soundfont)
     notes = {
         f"{name}_{pitch}": font.note(font.find(preset), pitch)
         for name, preset in tqdm(PRESETS.items(), unit="instrument")
-        for pitch in PITCHES
+        for pitch in PITCHES[::every]
     }
     codes = np.stack([mulaw.encode(note) for note in notes.values() if note is not None])
     np.savez_compressed(out, names=np.array(list(notes)), codes=codes)

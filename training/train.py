@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -24,8 +24,12 @@ from tqdm import tqdm
 
 from nsynth_super.files import replacing
 from nsynth_super.wavenet import checkpoint, random
+from nsynth_super.wavenet import encoder as engine
+from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
 from nsynth_super.wavenet.mulaw import ZERO
+from nsynth_super.wavenet.rewrites import Rewritten
+from nsynth_super.wavenet.sampling import draw
 from training.autoencoder import amplitude, decode, encode, margin
 
 DIMENSIONS = Dimensions(width=64, skip_width=64, layers=16, encoder_width=32, encoder_layers=10)
@@ -35,10 +39,10 @@ silence: where there is little past to go on from, the embedding has to say what
 RATE, WARM_UP = 2e-3, 200  # Adam's, and steps until it is reached
 AVERAGE = 0.999  # of the weights, from step to step
 SAVE_EVERY, LOG_EVERY = 500, 50  # steps
-QUIET, FIRST = 0.05, 10.0
-"""How much less often a window is seen that holds nothing but silence, and more often a first one:
-every clip has to find its way from silence into its sound."""
+QUIET = 0.05  # how much less often a window is seen that holds nothing but silence
 NOISY = 0.75  # of the windows
+DRAWN, TAKES, DRAW_EVERY = 2048, 5, 50
+"""Samples of each note's beginning that the model draws itself, how often, every how many steps."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,26 @@ class Windows:
         Standard deviation, in codes, of the most that is added to the past: a model that only ever
         saw true pasts does not know how to come back from its own mistakes. In a quarter of the
         windows none is added, in the others some, low levels as often as high.
+    first : float
+        How much more often a note's first window is seen: every clip has to find its way from
+        silence into its sound.
+    drawn : ndarray of uint8, `[takes, notes, samples]`, optional
+        What the model itself made of the notes' beginnings: the past of half of the first windows,
+        so that it learns to come back to the note from where it strayed.
     """
 
     codes: NDArray[np.uint8]
     dimensions: Dimensions
     noise: float
+    first: float = 10.0
+    drawn: NDArray[np.uint8] | None = None
 
     def often(self, frames: int) -> NDArray[np.float64]:
         """Return how often each window of `frames` is seen, `[notes, places]`: silence, seldom."""
         loud = np.abs(self.codes.astype(np.int16) - ZERO).reshape(len(self.codes), -1, HOP)
         heard = np.lib.stride_tricks.sliding_window_view(loud.max(axis=2) > 2, frames, axis=1)
         often = np.where(heard.any(axis=2), 1.0, QUIET)
-        often[:, 0] *= FIRST
+        often[:, 0] *= self.first
         return np.asarray(often / often.sum())
 
     def step(self, seed: int, number: int) -> dict[str, Tensor]:
@@ -88,17 +100,52 @@ class Windows:
         time = (places[:, None] - beside) * HOP + np.arange((frames + 2 * beside) * HOP)
         inside = (time >= 0) & (time < rows.shape[1])
         heard = np.take_along_axis(rows, np.clip(time, 0, rows.shape[1] - 1), axis=1)
-        answer = torch.from_numpy(heard[:, beside * HOP :][:, : frames * HOP].astype(np.int64))
+        answer = heard[:, beside * HOP :][:, : frames * HOP]
         spread = self.noise * 2.0 ** (-6 * generator.random((len(notes), 1)))
         spread *= generator.random((len(notes), 1)) < NOISY
         jitter = np.rint(generator.standard_normal(answer.shape) * spread)
-        past = F.pad(answer[:, :-1], (1, 0), value=ZERO) + torch.from_numpy(jitter)
+        past = np.clip(self._past(notes, places, answer, generator) + jitter, 0, CODES - 1)
+        past[:, 1:], past[:, 0] = past[:, :-1].copy(), ZERO
         return {
-            "past": amplitude(past.clamp(0, CODES - 1)),
+            "past": amplitude(torch.from_numpy(past)),
             "heard": amplitude(torch.from_numpy(np.where(inside, heard, ZERO))),
             "inside": torch.from_numpy(inside).float(),
-            "answer": answer,
+            "answer": torch.from_numpy(answer.astype(np.int64)),
         }
+
+    def _past(
+        self,
+        notes: NDArray[np.int64],
+        places: NDArray[np.int64],
+        answer: NDArray[np.uint8],
+        generator: np.random.Generator,
+    ) -> NDArray[np.uint8]:
+        if self.drawn is None:
+            return answer
+        past, (takes, _, samples) = answer.copy(), self.drawn.shape
+        for window in np.flatnonzero((places == 0) & (generator.random(len(places)) < 0.5)):
+            taken = self.drawn[generator.integers(takes), notes[window]]
+            past[window, :samples] = taken[: past.shape[1]]
+        return past
+
+
+def draw_beginnings(
+    weights: dict[str, Tensor], dimensions: Dimensions, codes: NDArray[np.uint8], seed: int
+) -> NDArray[np.uint8]:
+    """Return what the model makes of notes' beginnings, `[takes, notes, samples]`."""
+    with torch.inference_mode():
+        heard = torch.from_numpy(codes[:, : (DRAWN // HOP + 2 * margin(dimensions)) * HOP])
+        encodings = engine.encode(weights, dimensions, heard).repeat(TAKES, 1, 1)
+        decoder = CpuDecoder(Rewritten(weights, dimensions, torch.float32), len(encodings))
+        code = torch.full((len(encodings),), ZERO)
+        uniform = torch.from_numpy(np.random.default_rng(seed).random((DRAWN, len(code))))
+        drawn = []
+        for t in range(DRAWN):
+            if t % HOP == 0:
+                decoder.condition(encodings[:, t // HOP])
+            code = draw(decoder.step(code), uniform[t].float())
+            drawn.append(code.to(torch.uint8))
+    return torch.stack(drawn, dim=1).numpy().reshape(TAKES, len(codes), DRAWN)
 
 
 def loss(weights: dict[str, Tensor], dimensions: Dimensions, seen: dict[str, Tensor]) -> Tensor:
@@ -168,6 +215,8 @@ class Run:
 @click.option("--steps", default=9_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--noise", default=16.0, show_default=True, help="In the past, at most, in codes.")
+@click.option("--first", default=10.0, show_default=True, help="How much more often beginnings.")
+@click.option("--own", is_flag=True, help="Half of the beginnings on what the model draws itself.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--stop-after", type=int, help="Stop at this step; the same command goes on.")
 def main(
@@ -176,17 +225,22 @@ def main(
     steps: int,
     seed: int,
     noise: float,
+    first: float,
+    own: bool,
     device: str,
     stop_after: int | None,
 ) -> None:
     """Train on NOTES, made by notes.py, and write the model to OUT."""
     codes = np.load(notes)["codes"]
-    windows = Windows(codes, DIMENSIONS, noise)
+    windows = Windows(codes, DIMENSIONS, noise, first)
     run = Run(out.with_suffix(".state"), DIMENSIONS, seed)
     log, until = out.with_suffix(".jsonl"), min(steps, stop_after or steps)
     costs: list[float] = []
     bar = tqdm(total=steps, initial=run.step, unit="step", mininterval=5)
     while run.step < until:
+        if own and (run.step % DRAW_EVERY == 0 or windows.drawn is None):
+            drawn = draw_beginnings(run.average, DIMENSIONS, codes, run.step)
+            windows = replace(windows, drawn=drawn)
         seen = {name: t.to(device) for name, t in windows.step(seed, run.step).items()}
         cost = loss({name: w.bfloat16() for name, w in run.weights.items()}, DIMENSIONS, seen)
         run.update(cost, learning_rate(run.step, steps))

@@ -15,7 +15,7 @@ from nsynth_super.card import Card, merging, unwritable
 from nsynth_super.card import looping as loops
 from nsynth_super.card.comparison import Comparison, compare, few, in_the_way, removable, unknown
 from nsynth_super.card.manifest import Manifest
-from nsynth_super.device import Geometry
+from nsynth_super.device import CROSSFADE, LOOP, Geometry
 from nsynth_super.problems import BadInput, Problem, refuse
 from nsynth_super.progress import amount
 from nsynth_super.settings import SAMPLE_RATE, Settings
@@ -223,7 +223,8 @@ def _dying(
         return
     dying, total = loops.count(workspace.pads, settings)
     if 2 * dying > total:
-        start, end = (share * settings.final_length / SAMPLE_RATE for share in loops.LOOP)
+        first, last = (int(share * settings.final_length) for share in LOOP)
+        start, end = max(0, first - CROSSFADE) / SAMPLE_RATE, last / SAMPLE_RATE
         yield Problem(
             "looping",
             f"{dying} of {total} notes die away before the part from {start:.2f} to {end:.2f} s, "

@@ -1,7 +1,7 @@
 """Which of a pack's sounds die away before the device loops them.
 
 While a key is held the device plays a sound up to 0.41 of its length, then the part from 0.2 on to
-and fro (0.75 to 1.54 s of 3.75 s): of a struck or plucked sound that is a faint tail.
+and fro (0.5 to 1.54 s of 3.75 s): of a struck or plucked sound that is a faint tail.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.device import offset
+from nsynth_super.device import LOOP, offset
 from nsynth_super.settings import Settings, pad_name
-
-LOOP = (0.2, 0.41)
-"""Of a sound's length: the device's defaults (Multisampler.cpp), and its shipped settings'."""
 
 DECAYED = 4.0
 """How many times louder (12 dB) a sound's loudest window is than its loop, if it dies away."""

@@ -155,7 +155,8 @@ def verify(
             click.echo(f"{problem.level}: {problem}")
         found = len(errors(report.problems))
         click.echo(
-            f"whole: {report.pads} pads ({amount(report.bytes)}), and settings that fit them"
+            f"whole: {report.pads} pad{'s' * (report.pads != 1)} ({amount(report.bytes)}), "
+            "and settings that fit them"
             if report.whole
             else f"{found} problem{'s' * (found > 1)}"
         )

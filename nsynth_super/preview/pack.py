@@ -17,7 +17,7 @@ import soundfile
 
 from nsynth_super import notes
 from nsynth_super.blocks import clips_done
-from nsynth_super.device import device_settings, read_device_settings
+from nsynth_super.device import LOOP, device_settings, read_device_settings
 from nsynth_super.grid import corner_weights
 from nsynth_super.preview.sounds import Clips, Sounds, open_sounds
 from nsynth_super.problems import BadInput, errors
@@ -25,8 +25,6 @@ from nsynth_super.settings import CORNERS, SAMPLE_RATE, Settings, pad_name, read
 from nsynth_super.workspace import Workspace
 
 OUTPUT_RATE = 48_000  # Hz, of the device's sound card
-LOOP = (0.2, 0.41)
-"""Where the device loops if its settings.json does not say: fractions of a sound's length."""
 
 
 @dataclass(frozen=True)

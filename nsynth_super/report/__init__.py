@@ -29,7 +29,7 @@ def require() -> None:
         raise BadInput(
             Problem(
                 "--plots",
-                f"{' and '.join(missing)} is not installed, which draws them",
+                f"{missing[0]} is not installed, which draws them",
                 "pip install 'nsynth-super[plots]'",
             )
         )
