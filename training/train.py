@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -24,12 +24,8 @@ from tqdm import tqdm
 
 from nsynth_super.files import replacing
 from nsynth_super.wavenet import checkpoint, random
-from nsynth_super.wavenet import encoder as engine
-from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
 from nsynth_super.wavenet.mulaw import ZERO
-from nsynth_super.wavenet.rewrites import Rewritten
-from nsynth_super.wavenet.sampling import draw
 from training.autoencoder import amplitude, decode, encode, margin
 
 DIMENSIONS = Dimensions(width=64, skip_width=64, layers=16, encoder_width=32, encoder_layers=10)
@@ -41,8 +37,6 @@ AVERAGE = 0.999  # of the weights, from step to step
 SAVE_EVERY, LOG_EVERY = 500, 50  # steps
 QUIET = 0.05  # how much less often a window is seen that holds nothing but silence
 NOISY = 0.75  # of the windows
-DRAWN, TAKES, DRAW_EVERY = 2048, 5, 50
-"""Samples of each note's beginning that the model draws itself, how often, every how many steps."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +54,12 @@ class Windows:
     first : float
         How much more often a note's first window is seen: every clip has to find its way from
         silence into its sound.
-    drawn : ndarray of uint8, `[takes, notes, samples]`, optional
-        What the model itself made of the notes' beginnings: the past of half of the first windows,
-        so that it learns to come back to the note from where it strayed.
     """
 
     codes: NDArray[np.uint8]
     dimensions: Dimensions
     noise: float
     first: float = 10.0
-    drawn: NDArray[np.uint8] | None = None
 
     def often(self, frames: int) -> NDArray[np.float64]:
         """Return how often each window of `frames` is seen, `[notes, places]`: silence, seldom."""
@@ -104,7 +94,7 @@ class Windows:
         spread = self.noise * 2.0 ** (-6 * generator.random((len(notes), 1)))
         spread *= generator.random((len(notes), 1)) < NOISY
         jitter = np.rint(generator.standard_normal(answer.shape) * spread)
-        past = np.clip(self._past(notes, places, answer, generator) + jitter, 0, CODES - 1)
+        past = np.clip(answer + jitter, 0, CODES - 1)
         past[:, 1:], past[:, 0] = past[:, :-1].copy(), ZERO
         return {
             "past": amplitude(torch.from_numpy(past)),
@@ -112,40 +102,6 @@ class Windows:
             "inside": torch.from_numpy(inside).float(),
             "answer": torch.from_numpy(answer.astype(np.int64)),
         }
-
-    def _past(
-        self,
-        notes: NDArray[np.int64],
-        places: NDArray[np.int64],
-        answer: NDArray[np.uint8],
-        generator: np.random.Generator,
-    ) -> NDArray[np.uint8]:
-        if self.drawn is None:
-            return answer
-        past, (takes, _, samples) = answer.copy(), self.drawn.shape
-        for window in np.flatnonzero((places == 0) & (generator.random(len(places)) < 0.5)):
-            taken = self.drawn[generator.integers(takes), notes[window]]
-            past[window, :samples] = taken[: past.shape[1]]
-        return past
-
-
-def draw_beginnings(
-    weights: dict[str, Tensor], dimensions: Dimensions, codes: NDArray[np.uint8], seed: int
-) -> NDArray[np.uint8]:
-    """Return what the model makes of notes' beginnings, `[takes, notes, samples]`."""
-    with torch.inference_mode():
-        heard = torch.from_numpy(codes[:, : (DRAWN // HOP + 2 * margin(dimensions)) * HOP])
-        encodings = engine.encode(weights, dimensions, heard).repeat(TAKES, 1, 1)
-        decoder = CpuDecoder(Rewritten(weights, dimensions, torch.float32), len(encodings))
-        code = torch.full((len(encodings),), ZERO)
-        uniform = torch.from_numpy(np.random.default_rng(seed).random((DRAWN, len(code))))
-        drawn = []
-        for t in range(DRAWN):
-            if t % HOP == 0:
-                decoder.condition(encodings[:, t // HOP])
-            code = draw(decoder.step(code), uniform[t].float())
-            drawn.append(code.to(torch.uint8))
-    return torch.stack(drawn, dim=1).numpy().reshape(TAKES, len(codes), DRAWN)
 
 
 def loss(weights: dict[str, Tensor], dimensions: Dimensions, seen: dict[str, Tensor]) -> Tensor:
@@ -216,7 +172,6 @@ class Run:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--noise", default=16.0, show_default=True, help="In the past, at most, in codes.")
 @click.option("--first", default=10.0, show_default=True, help="How much more often beginnings.")
-@click.option("--own", is_flag=True, help="Half of the beginnings on what the model draws itself.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--stop-after", type=int, help="Stop at this step; the same command goes on.")
 def main(
@@ -226,7 +181,6 @@ def main(
     seed: int,
     noise: float,
     first: float,
-    own: bool,
     device: str,
     stop_after: int | None,
 ) -> None:
@@ -238,9 +192,6 @@ def main(
     costs: list[float] = []
     bar = tqdm(total=steps, initial=run.step, unit="step", mininterval=5)
     while run.step < until:
-        if own and (run.step % DRAW_EVERY == 0 or windows.drawn is None):
-            drawn = draw_beginnings(run.average, DIMENSIONS, codes, run.step)
-            windows = replace(windows, drawn=drawn)
         seen = {name: t.to(device) for name, t in windows.step(seed, run.step).items()}
         cost = loss({name: w.bfloat16() for name, w in run.weights.items()}, DIMENSIONS, seen)
         run.update(cost, learning_rate(run.step, steps))
