@@ -1,4 +1,4 @@
-"""The model in the box, by ear: how much of what `make demo` makes is in tune and like its notes."""
+"""The model in the box, by ear: how much of what `make demo` makes is in tune and like its note."""
 
 from __future__ import annotations
 
