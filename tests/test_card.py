@@ -623,7 +623,7 @@ steps = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=25)
 @given(steps=steps)
 def test_what_install_says_is_done_verify_finds_whole(
     made: dict[str, Workspace], tmp_path_factory: pytest.TempPathFactory, steps: list[Any]

@@ -192,7 +192,7 @@ def test_the_check_refuses_a_pack_before_anything_is_submitted(
         [SUBMIT, workspace.root], env=cluster.environment, capture_output=True, text=True
     )
     assert refused.returncode == 2
-    assert "cello_{60}" in refused.stdout + refused.stderr
+    assert "cello_60: missing" in refused.stdout + refused.stderr
     assert cluster.run("squeue", "-h", "-o", "%i") == before
 
 
