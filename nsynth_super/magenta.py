@@ -76,7 +76,7 @@ class MagentaEngine:
     def describe(self) -> str:
         """Say on one line what computes, where and how."""
         python = self._python
-        where = f"CPU, {python.threads} threads"
+        where = f"CPU, {python.threads} thread{'s' * (python.threads > 1)}"
         if python.gpu is not None:
             where = f"{python.gpu.model or f'GPU {python.gpu.name}'} (CUDA 10.0)"
         return f"magenta {python.magenta}, TensorFlow {python.tensorflow}, {where}"

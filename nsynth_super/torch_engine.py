@@ -101,7 +101,8 @@ class TorchEngine:
 
     def describe(self) -> str:
         """Say on one line what computes, where and how."""
-        how = f", {torch.get_num_threads()} threads" if self.shares_cores else ""
+        threads = torch.get_num_threads()
+        how = f", {threads} thread{'s' * (threads > 1)}" if self.shares_cores else ""
         return f"torch {torch.__version__}, {self.hardware}{how}"
 
     def encode(self, notes: NDArray[np.float32]) -> Generator[NDArray[np.float32], None, None]:

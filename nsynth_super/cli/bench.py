@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def bench(obj: dict[str, bool], /, as_json: bool, batch_clips: int | None, **options: Any) -> None:
-    """Measure this machine in a minute: clips an hour, and what that means for packs.
+    """Measure this machine in a minute: how long packs take.
 
     Without a checkpoint, weights of the published model's size are made up: they cost as much.
     """

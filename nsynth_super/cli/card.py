@@ -24,7 +24,7 @@ settings_option = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Put the pack onto the instrument's mounted card.")
 @workspace_option
 @target_argument
 @settings_option
@@ -130,7 +130,7 @@ def _then(work: Work) -> str:
     )
 
 
-@click.command()
+@click.command(short_help="Prove a card: every pad against its manifest.")
 @target_argument
 @settings_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -64,7 +64,7 @@ def new(folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def check(ctx: click.Context, /, root: Path, plots: bool, as_json: bool, **options: Any) -> None:
-    """List everything that is wrong; say how long the pack takes and how large it will be."""
+    """List all that is wrong; say how long and how large it gets."""
     from nsynth_super import check as checking
     from nsynth_super import report as drawing
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.pass_obj
 def prepare(obj: dict[str, bool], /, root: Path, replan: bool, **options: Any) -> None:
-    """Turn the notes into embeddings, and plan which clips the pack needs."""
+    """Turn the notes into embeddings, and plan the clips."""
     workspace = Workspace(root)
     settings = settings_of(workspace, obj["quiet"])
     engine = open_model(**options)
@@ -145,7 +145,7 @@ def _one_of_a_team(ctx: click.Context) -> list[str]:
 @device_settings_option
 @click.pass_obj
 def pads(obj: dict[str, bool], /, root: Path, device_settings: Path | None) -> None:
-    """Build the pads, the device's settings.json and a manifest from the clips."""
+    """Build pads, device settings and manifest from the clips."""
     workspace = Workspace(root)
     given = _given(device_settings)
     _pads(workspace, settings_of(workspace, obj["quiet"]), obj, given)

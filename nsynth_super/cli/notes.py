@@ -28,7 +28,7 @@ _OPTIONS = {
 }
 
 
-@click.command()
+@click.command(short_help="Fill audio_input from a SoundFont or named recordings.")
 @click.argument("source", type=click.Path(path_type=Path))
 @workspace_option
 @click.option(

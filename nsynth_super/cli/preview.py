@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nsynth_super.preview.pack import Preview
 
 
-@click.command()
+@click.command(short_help="Play the pad in a browser, even while generate is at it.")
 @workspace_option
 @click.option(
     "--port",
