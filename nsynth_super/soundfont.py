@@ -5,15 +5,11 @@ FluidSynth plays them, through pyfluidsynth; no audio device is opened. Knows no
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +17,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from nsynth_super.fluidsynth import function, hush, library
 from nsynth_super.naming import instrument_name, problem_of_name
 from nsynth_super.notes import Name
-from nsynth_super.problems import BadInput, Failed, Problem, refuse
+from nsynth_super.problems import BadInput, Problem, refuse
 from nsynth_super.settings import NOTE_SAMPLES, SAMPLE_RATE
 
 VELOCITY = 100  # MIDI's, 1 to 127
@@ -36,13 +33,7 @@ _SILENT = 10 ** (-100 / 20)  # a preset without a sample for a key gives none at
 _GAIN = 0.5  # of FluidSynth, in float: nothing clips
 _DRY = {"synth.reverb.active": 0, "synth.chorus.active": 0}
 _LEAN = {"synth.dynamic-sample-loading": 1, "synth.lock-memory": 0}  # only what is played
-_LOG_LEVELS = 5
 _LISTED = 8  # presets in one line
-_INSTALL = "`python -m pip install pyfluidsynth`"
-_INSTALL_LIBRARY = (
-    "`apt install libfluidsynth3` (Debian, Ubuntu), `dnf install fluidsynth-libs` (Fedora) or "
-    "`brew install fluid-synth` (macOS)"
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -94,11 +85,10 @@ class SoundFont:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, int]]:
         """Give a synthesizer and its number of the font; the samples are read when they sound."""
-        library = _library()
-        _hush()
-        synth = library.Synth(_GAIN, RENDER_RATE, 16, **_DRY, **_LEAN)
+        hush()
+        synth = library().Synth(_GAIN, RENDER_RATE, 16, **_DRY, **_LEAN)
         try:
-            font = library.fluid_synth_sfload(synth.synth, os.fsencode(self.path), 0)
+            font = library().fluid_synth_sfload(synth.synth, os.fsencode(self.path), 0)
             if font < 0:
                 raise self._unreadable(self.path.name)
             yield synth, font
@@ -178,19 +168,19 @@ class SoundFont:
 def _rendered(synth: Any, samples: int) -> NDArray[np.float64]:
     stereo = np.zeros((samples, 2), np.float32)
     left = right = stereo.ctypes.data
-    _function("fluid_synth_write_float")(synth.synth, samples, left, 0, 2, right, 1, 2)
+    function("fluid_synth_write_float")(synth.synth, samples, left, 0, 2, right, 1, 2)
     mono: NDArray[np.float64] = stereo.mean(axis=1, dtype=np.float64)
     return mono
 
 
 def _presets(synth: Any, number: int) -> list[Preset]:
-    font = _library().fluid_synth_get_sfont_by_id(synth.synth, number)
+    font = library().fluid_synth_get_sfont_by_id(synth.synth, number)
     found: dict[tuple[int, int], Preset] = {}
-    _function("fluid_sfont_iteration_start")(font)
-    while preset := _function("fluid_sfont_iteration_next")(font):
-        bank = _function("fluid_preset_get_banknum")(preset)
-        program = _function("fluid_preset_get_num")(preset)
-        name = _library().fluid_preset_get_name(preset).decode("latin-1").strip()
+    function("fluid_sfont_iteration_start")(font)
+    while preset := function("fluid_sfont_iteration_next")(font):
+        bank = function("fluid_preset_get_banknum")(preset)
+        program = function("fluid_preset_get_num")(preset)
+        name = library().fluid_preset_get_name(preset).decode("latin-1").strip()
         found.setdefault((bank, program), Preset(bank, program, name))
     return sorted(found.values())
 
@@ -351,44 +341,3 @@ def _refuse_what_is_none(path: Path) -> None:
         raise BadInput(
             Problem(str(path), f"is cut short: {size:,} of {whole:,} bytes", "get it again")
         )
-
-
-@cache
-def _library() -> Any:
-    """Return pyfluidsynth, with the library that it needs."""
-    try:
-        with redirect_stdout(io.StringIO()):  # it prints where it is found, if $CI is set
-            library = importlib.import_module("fluidsynth")
-    except ModuleNotFoundError:
-        raise Failed(f"SoundFonts: pyfluidsynth is not installed -> {_INSTALL}") from None
-    except (ImportError, OSError) as error:
-        raise Failed(
-            f"SoundFonts: FluidSynth's library is not installed ({error}) -> {_INSTALL_LIBRARY}"
-        ) from None
-    return library
-
-
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
-_PROTOTYPES: dict[str, tuple[Any, ...]] = {  # what pyfluidsynth leaves out: result, arguments
-    "fluid_synth_write_float": (_INT, _POINTER, _INT, *2 * (_POINTER, _INT, _INT)),
-    "fluid_sfont_iteration_start": (None, _POINTER),
-    "fluid_sfont_iteration_next": (_POINTER, _POINTER),
-    "fluid_preset_get_banknum": (_INT, _POINTER),
-    "fluid_preset_get_num": (_INT, _POINTER),
-    "fluid_set_log_function": (_POINTER, _INT, _POINTER, _POINTER),
-}
-
-
-@cache
-def _function(name: str) -> Callable[..., Any]:
-    result, *arguments = _PROTOTYPES[name]
-    named = [(f"a{number}", kind, 1) for number, kind in enumerate(arguments)]
-    function: Callable[..., Any] = _library().cfunc(name, result, *named)
-    return function
-
-
-@cache
-def _hush() -> None:
-    """Tell FluidSynth to write nothing onto the terminal: what fails is said here."""
-    for level in range(_LOG_LEVELS):
-        _function("fluid_set_log_function")(level, None, None)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from nsynth_super import pitch, soundfont
+from nsynth_super import fluidsynth, pitch, soundfont
 from nsynth_super.problems import BadInput, Failed
 from nsynth_super.workspace import Workspace
 from tests import tiny_soundfont
 from tests.tiny_soundfont import DRUMS, HIGH, LATE, LAYERED, SINE
 
 try:
-    soundfont._library()
+    fluidsynth.library()
 except Failed as missing:
     needs_fluidsynth = pytest.mark.skip(reason=str(missing))
 else:
@@ -245,9 +245,9 @@ def test_a_soundfont_that_is_spoilt_is_one_line(tmp_path: Path):
 
 @pytest.fixture
 def _forgotten() -> Iterator[None]:
-    soundfont._library.cache_clear()
+    fluidsynth.library.cache_clear()
     yield
-    soundfont._library.cache_clear()
+    fluidsynth.library.cache_clear()
 
 
 @pytest.mark.usefixtures("_forgotten")
