@@ -36,7 +36,7 @@ def codes() -> np.ndarray:
 
 def seen(codes: np.ndarray, note: int, place: int) -> dict[str, torch.Tensor]:
     """One window of a note, without noise, in float64."""
-    windows = Windows(codes, TINY, 0.0)
+    windows = Windows(codes, TINY, 0.0, other=0.0)
     found = windows.cut(np.array([note]), np.array([place]), FRAMES, np.random.default_rng(0))
     return {name: t if name == "answer" else t.double() for name, t in found.items()}
 
@@ -88,11 +88,13 @@ def test_silence_is_seen_seldom_and_the_beginning_often(codes):
     assert often[0, 0] == pytest.approx(10 * often[0, 1])
 
 
-def test_noise_is_in_the_past_alone(codes):
-    clean, noisy = (Windows(codes, TINY, noise).step(0, 3) for noise in (0.0, 4.0))
-    assert not torch.equal(clean.pop("past"), noisy.pop("past"))
+@pytest.mark.parametrize(("noise", "other"), [(4.0, 0.0), (0.0, 0.5)])
+def test_noise_and_other_notes_are_in_the_past_alone(codes, noise: float, other: float):
+    clean = Windows(codes, TINY, 0.0, other=0.0).step(0, 3)
+    disturbed = Windows(codes, TINY, noise, other=other).step(0, 3)
+    assert not torch.equal(clean.pop("past"), disturbed.pop("past"))
     for name, value in clean.items():
-        assert torch.equal(value, noisy[name])
+        assert torch.equal(value, disturbed[name])
 
 
 def test_training_begins_with_every_code_as_likely_as_another_and_its_rate_falls():

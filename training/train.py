@@ -51,6 +51,9 @@ class Windows:
         Standard deviation, in codes, of the most that is added to the past: a model that only ever
         saw true pasts does not know how to come back from its own mistakes. In a quarter of the
         windows none is added, in the others some, low levels as often as high.
+    other : float
+        Share of the windows in whose past another note is mixed, faintly as often as loudly: of two
+        notes that an octave tells apart, the past then says neither, and the embedding has to.
     first : float
         How much more often a note's first window is seen: every clip has to find its way from
         silence into its sound.
@@ -60,6 +63,7 @@ class Windows:
     dimensions: Dimensions
     noise: float
     first: float = 10.0
+    other: float = 0.5
 
     def often(self, frames: int) -> NDArray[np.float64]:
         """Return how often each window of `frames` is seen, `[notes, places]`: silence, seldom."""
@@ -91,10 +95,7 @@ class Windows:
         inside = (time >= 0) & (time < rows.shape[1])
         heard = np.take_along_axis(rows, np.clip(time, 0, rows.shape[1] - 1), axis=1)
         answer = heard[:, beside * HOP :][:, : frames * HOP]
-        spread = self.noise * 2.0 ** (-6 * generator.random((len(notes), 1)))
-        spread *= generator.random((len(notes), 1)) < NOISY
-        jitter = np.rint(generator.standard_normal(answer.shape) * spread)
-        past = np.clip(answer + jitter, 0, CODES - 1)
+        past = self.disturbed(answer, time[:, beside * HOP :][:, : frames * HOP], generator)
         past[:, 1:], past[:, 0] = past[:, :-1].copy(), ZERO
         return {
             "past": amplitude(torch.from_numpy(past)),
@@ -102,6 +103,20 @@ class Windows:
             "inside": torch.from_numpy(inside).float(),
             "answer": torch.from_numpy(answer.astype(np.int64)),
         }
+
+    def disturbed(
+        self, answer: NDArray[np.uint8], time: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return codes that are no more certain than a model's own draws would be."""
+        windows = len(answer)
+        noise = self.noise * 2.0 ** (-6 * generator.random((windows, 1)))
+        noise *= generator.random((windows, 1)) < NOISY
+        jitter = np.rint(generator.standard_normal(answer.shape) * noise)
+        others = self.codes[generator.integers(len(self.codes), size=(windows, 1)), time]
+        share = 2.0 ** (-4 * generator.random((windows, 1)))
+        share *= generator.random((windows, 1)) < self.other
+        mixed = jitter + np.rint(share * (others.astype(np.float64) - answer))
+        return np.clip(answer + mixed, 0, CODES - 1)
 
 
 def loss(weights: dict[str, Tensor], dimensions: Dimensions, seen: dict[str, Tensor]) -> Tensor:
@@ -172,6 +187,9 @@ class Run:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--noise", default=16.0, show_default=True, help="In the past, at most, in codes.")
 @click.option("--first", default=10.0, show_default=True, help="How much more often beginnings.")
+@click.option(
+    "--other", default=0.5, show_default=True, help="Share with another note in the past."
+)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--stop-after", type=int, help="Stop at this step; the same command goes on.")
 def main(
@@ -181,12 +199,13 @@ def main(
     seed: int,
     noise: float,
     first: float,
+    other: float,
     device: str,
     stop_after: int | None,
 ) -> None:
     """Train on NOTES, made by notes.py, and write the model to OUT."""
     codes = np.load(notes)["codes"]
-    windows = Windows(codes, DIMENSIONS, noise, first)
+    windows = Windows(codes, DIMENSIONS, noise, first, other)
     run = Run(out.with_suffix(".state"), DIMENSIONS, seed)
     log, until = out.with_suffix(".jsonl"), min(steps, stop_after or steps)
     costs: list[float] = []
