@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, StrictInt, ValidationError
 
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.settings import ABBREVIATION, DISPLAY, SAMPLE_RATE, Settings, read_json
@@ -44,10 +44,17 @@ class _Corner(BaseModel):
     instruments: list[dict[str, Any]] = []
 
 
+class _Nsynth(BaseModel):
+    resolution: StrictInt = 9
+    length: StrictInt = 60_000
+    sampleRate: StrictInt = SAMPLE_RATE  # noqa: N815 - the device's own word
+    pitches: list[StrictInt] = []
+
+
 class _DeviceFile(BaseModel):
     """As much of the device's file as is merged into; the rest is nobody's business here."""
 
-    nsynth: dict[str, Any] = {}
+    nsynth: _Nsynth = _Nsynth()
     audio: dict[str, Any] = {}
     corners: list[_Corner] = []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,12 +65,15 @@ class Reading:
         Whether it is a note's name, not a MIDI number.
     rest : str
         What is left: the instrument, perhaps numbers.
+    whole : bool
+        Whether all of that is the instrument, numbers included.
     """
 
     note: str
     pitch: int
     named: bool
     rest: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def read(stem: str) -> tuple[tuple[Reading, ...], int]:
     stem = unicodedata.normalize("NFC", stem)
     if match := _OF_NSYNTH.fullmatch(stem):
         number = match["pitch"]
-        reading = Reading(number, int(number), False, match["instrument"])
+        reading = Reading(number, int(number), False, match["instrument"], whole=True)
         return ((reading,) if int(number) <= 127 else ()), int(match["velocity"])
     velocity = VELOCITY
     for struck in _STRUCK.finditer(stem):
@@ -217,7 +220,8 @@ def guess(
                 "name the recordings like C4.wav, piano-A#3.wav or piano_60.wav",
             )
         )
-    return Guess(recordings, middle_c, because, _doubts(recordings))
+    problems = [*_doubts(recordings), *_merged(recordings)]
+    return Guess(recordings, middle_c, because, problems)
 
 
 def _listened_to(folder: Path) -> list[Recording]:
@@ -302,7 +306,9 @@ def _called(
         pitch = reading.pitch + 12 * octaves * reading.named
         if not 0 <= pitch <= 127:
             return replace(recording, why_not=f"would be MIDI {pitch}")
-        rest = _COUNTERS.sub(lambda m: m[0] if m[0] in constant else " ", reading.rest)
+        rest = reading.rest
+        if not reading.whole and instrument_name(rest, known) not in known:
+            rest = _COUNTERS.sub(lambda m: m[0] if m[0] in constant else " ", rest)
         said = rest if re.search(r"[^\W\d_]", rest) else folder.resolve().name
         name = instrument or instrument_name(said, known)
         if not name:
@@ -344,3 +350,27 @@ def _doubts(recordings: list[Recording]) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _merged(recordings: list[Recording]) -> Iterator[Problem]:
+    """Doubt numbers that were left out and yet seem to tell instruments apart.
+
+    A take's number comes again at the same note, a counter's at none; these come at several notes,
+    and never at another's.
+    """
+    pitches: dict[str, dict[tuple[str, ...], set[int]]] = {}
+    for each in recordings:
+        if each.name is not None and not each.readings[0].whole:
+            numbers = tuple(_COUNTERS.findall(each.readings[0].rest))
+            instrument, pitch = each.name
+            pitches.setdefault(instrument, {}).setdefault(numbers, set()).add(pitch)
+    for instrument, numbered in pitches.items():
+        several = len(numbered) > 1 and all(len(notes) > 1 for notes in numbered.values())
+        if several and len(set.union(*numbered.values())) == sum(map(len, numbered.values())):
+            listed = ", ".join(" ".join(numbers) or "none" for numbers in sorted(numbered))
+            yield Problem(
+                instrument,
+                f"is made of recordings with different numbers in their names ({listed})",
+                "if those are several instruments, give them one folder each, and --as",
+                "warning",
+            )

@@ -165,6 +165,26 @@ def test_numbers_in_every_name_belong_to_the_instrument(tmp_path: Path):
     assert set(names(found).values()) == {"harp_60", "harp_62"}
 
 
+def test_numbers_that_tell_instruments_apart_stay(tmp_path: Path):
+    of_nsynth = {"bass_synthetic_068-036-100": 36, "bass_synthetic_098-040-100": 40}
+    found = guess(record_all(tmp_path / "nsynth", of_nsynth))
+    assert set(names(found).values()) == {"bass_synthetic_068_36", "bass_synthetic_098_40"}
+    synths = record_all(tmp_path / "synths", {"synth-1-C4": 60, "synth-2-E4": 64})
+    found = guess(synths, known=["synth-1", "synth-2"])
+    assert set(names(found).values()) == {"synth-1_60", "synth-2_64"}
+
+
+def test_numbers_that_seem_to_tell_instruments_apart_are_told(tmp_path: Path):
+    tones = {"synth-1-C4": 60, "synth-1-D4": 62, "synth-2-E4": 64, "synth-2-F4": 65}
+    found = guess(record_all(tmp_path / "synths", tones))
+    [said] = map(str, found.problems)
+    assert said.startswith("synth: is made of recordings with different numbers in their names (1")
+    takes = {"C4-1": 60, "D4-1": 62, "C4-2": 60, "D4-2": 62}
+    assert guess(record_all(tmp_path / "takes", takes)).problems == []
+    counted = {"01 C4": 60, "02 D4": 62, "03 E4": 64}
+    assert guess(record_all(tmp_path / "counted", counted)).problems == []
+
+
 def test_several_instruments_and_the_settings_spelling(tmp_path: Path):
     recordings = {"Tin Drum C4": 60, "flute-C4": 60, "FLUTE-D4": 62, "E4": 64, "Émile D4": 62}
     found = guess(record_all(tmp_path / "My Sounds", recordings), known=["tin_drum", "viola"])

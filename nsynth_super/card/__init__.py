@@ -125,6 +125,9 @@ def find(target: Path, folder: str | None = None, device_settings: Path | None =
     if root is None:
         if "pads" in (given or {}) and not device_settings:
             raise BadInput(_is_workspace(target))
+        if folder and not device_settings:
+            what = f"{target} is no card, so that is where the pads go"
+            raise BadInput(Problem("--folder", what, "name the folder that you want as TARGET"))
         called = _called(folder, said) if folder else said
         return Card(None, target, called, settings, given, device_settings is not None)
     if target == root:

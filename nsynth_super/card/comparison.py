@@ -18,7 +18,6 @@ from nsynth_super.problems import Problem
 from nsynth_super.progress import Progress, following
 from nsynth_super.settings import CORNERS, pad_name
 
-FOLDER = "--folder NAME puts the pack into a folder of its own"
 MOST_COMBINATIONS = 100_000  # of a device's settings; more than any card holds
 
 
@@ -33,14 +32,18 @@ class Comparison:
     same, damaged, other : set of str
         Of the pack's names on the card: to the byte; by the card's manifest the same, but not to
         the byte; something else.
+    strange : set of str
+        Pads of another size than the pack's that no manifest lists: cut short, or anything.
     differing : list of str
-        In what the geometry of pads on the card differs from the pack's, as far as it shows.
+        In what the geometry of pads on the card differs from the pack's, as its manifest says, or
+        without one, the device's settings.
     """
 
     bins: dict[str, int]
     same: set[str] = field(default_factory=set)
     damaged: set[str] = field(default_factory=set)
     other: set[str] = field(default_factory=set)
+    strange: set[str] = field(default_factory=set)
     differing: list[str] = field(default_factory=list)
 
 
@@ -79,38 +82,43 @@ def compare(card: Card, pack: Manifest, present: Manifest | None, quiet: bool) -
                 raise explained(error, path) from error
             was = present is not None and present.pads.get(name) == wanted
             (found.same if same else found.damaged if was else found.other).add(name)
-    found.differing = _differing(card, pack, present, found)
+    unlisted = found.bins.keys() - pack.pads.keys() - (present.pads.keys() if present else set())
+    found.strange = {name for name in unlisted if found.bins[name] != size}
+    if not present and card.looks_here and found.bins.keys() - found.same:
+        found.differing = pack.geometry.differences(Geometry.of_device(card.given or {}))
     return found
 
 
-def _differing(
-    card: Card, pack: Manifest, present: Manifest | None, found: Comparison
-) -> list[str]:
-    """Say in what pads that no manifest lists differ: in size, or by the device's settings."""
-    listed = found.same | found.damaged | (present.pads.keys() if present else set())
-    unlisted = [name for name in found.bins if name not in listed]
-    for name in unlisted:
-        if found.bins[name] != pack.geometry.bytes:
-            return [f"{name} has {found.bins[name]:,} bytes, not {pack.geometry.bytes:,}"]
-    if unlisted and not present and card.looks_here:
-        return pack.geometry.differences(Geometry.of_device(card.given or {}))
-    return []
-
-
-def in_the_way(card: Card, found: Comparison) -> Iterator[Problem]:
+def in_the_way(card: Card, pack: Manifest, found: Comparison) -> Iterator[Problem]:
     """Name what only `--replace` or another folder gets round."""
     if found.differing:
         yield Problem(
             str(card.pads),
             f"holds pads of another geometry ({'; '.join(found.differing)})",
-            f"{FOLDER}, --replace removes what is there",
+            f"{elsewhere(card)}, --replace removes what is there",
         )
-    elif found.other:
+        return
+    if found.strange:
+        name = min(found.strange)
+        yield Problem(
+            str(card.pads),
+            f"{few(found.strange)} are cut short, or of another geometry "
+            f"({name} has {found.bins[name]:,} bytes, not {pack.geometry.bytes:,})",
+            f"--replace removes those that are pads for certain, {elsewhere(card)}",
+        )
+    if found.other:
         yield Problem(
             str(card.pads),
             f"{few(found.other)} are there with other sounds",
-            f"--replace overwrites them, {FOLDER}",
+            f"--replace overwrites them, {elsewhere(card)}",
         )
+
+
+def elsewhere(card: Card) -> str:
+    """Return how to put a pack beside what is in its way."""
+    if card.root:
+        return "--folder NAME puts the pack into a folder of its own"
+    return "another TARGET leaves it alone"
 
 
 def removable(card: Card, pack: Manifest, present: Manifest | None) -> set[str]:
@@ -129,7 +137,7 @@ def unknown(card: Card, pack: Manifest, left: Mapping[str, int]) -> Iterator[Pro
             yield Problem(
                 str(card.pads / name),
                 f"has {size:,} bytes, not {pack.geometry.bytes:,}, and nothing says what it is",
-                f"move it away, or {FOLDER}",
+                f"move it away, or {elsewhere(card)}",
             )
 
 

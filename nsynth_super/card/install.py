@@ -23,7 +23,16 @@ from pathlib import Path
 from nsynth_super.card import CHUNK, digest
 from nsynth_super.card.installation import Work
 from nsynth_super.card.manifest import Manifest
-from nsynth_super.files import explained, only_one, replacing, sweep, sync, write_bytes, write_json
+from nsynth_super.files import (
+    explained,
+    only_one,
+    replacing,
+    sha256,
+    sweep,
+    sync,
+    write_bytes,
+    write_json,
+)
 from nsynth_super.problems import BadInput, Failed, NsynthSuperError, Problem
 from nsynth_super.progress import Progress, Stop, following
 from nsynth_super.workspace import Workspace
@@ -56,7 +65,9 @@ def run(workspace: Workspace, work: Work, quiet: bool = False) -> Path | None:
     busy = f"{card.pads}: another `install` is at work there"
     with only_one(card.pads / ".install.lock", busy), Stop() as stop:
         sweep(card.pads)
-        _remove(work)
+        if work.removed:
+            _prove(workspace, work, stop)
+            _remove(work)
         if work.settings_first:
             backup = _settle(work)
         _copy_all(workspace, work, stop, quiet)
@@ -68,15 +79,31 @@ def run(workspace: Workspace, work: Work, quiet: bool = False) -> Path | None:
     return backup
 
 
+def _prove(workspace: Workspace, work: Work, stop: Stop) -> None:
+    """Read the workspace's pads before any of the card's make way for them."""
+    for name in work.copied:
+        stop.here(lambda: "nothing on the card is changed yet; run it again to go on")
+        if sha256(workspace.pads / name) != work.pack.pads[name]:
+            raise BadInput(_not_itself(workspace.pads / name))
+
+
+def _not_itself(pad: Path) -> Problem:
+    return Problem(
+        str(pad),
+        "is not what manifest.json beside it says",
+        "remove it, run `nsynth-super pads`, then this again",
+    )
+
+
 def _remove(work: Work) -> None:
-    """Take away the pads of another geometry; their manifest first, so that nobody believes it."""
-    if not work.removed:
-        return
+    """Take away pads; their manifest last: as long as one is there, it says what that is."""
     try:
-        work.card.manifest.unlink(missing_ok=True)
         for name in work.removed:
             (work.card.pads / name).unlink(missing_ok=True)
         sync(work.card.pads)
+        if work.cleared:
+            work.card.manifest.unlink(missing_ok=True)
+            sync(work.card.pads)
     except OSError as error:
         raise explained(error, work.card.pads) from error
 
@@ -110,13 +137,7 @@ def _copy(source: Path, path: Path, wanted: str, each: Callable[[int], None]) ->
                 file.write(chunk)
                 each(len(chunk))
         if found.hexdigest() != wanted:
-            raise BadInput(
-                Problem(
-                    str(source),
-                    "is not what manifest.json beside it says",
-                    "remove it, run `nsynth-super pads`, then this again",
-                )
-            )
+            raise BadInput(_not_itself(source))
         sync(temporary)
         if digest(temporary, each) != wanted:
             raise Failed(

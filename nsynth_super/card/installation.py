@@ -31,7 +31,8 @@ class Choices:
     Attributes
     ----------
     replace : bool
-        The pack takes the place of pads of the same name, and of packs of another geometry.
+        The pack takes the place of pads of the same name, of pads that are cut short, and of packs
+        of another geometry.
     add : bool
         The device goes on listing the instruments that it lists now, beside the pack's.
     looping : bool or None
@@ -58,6 +59,8 @@ class Work:
         Pads to copy; those of them that take the place of another; pads to remove first.
     wanted : dict
         The device's settings, when the work is done.
+    cleared : bool
+        Whether the pads of another geometry are removed, and so all that the manifest lists.
     settings_first : bool
         Whether they are written before the pads.
     problems : list of Problem
@@ -71,6 +74,7 @@ class Work:
     replaced: list[str]
     removed: list[str]
     wanted: dict[str, Any]
+    cleared: bool
     settings_first: bool
     problems: list[Problem] = field(default_factory=list)
 
@@ -102,13 +106,15 @@ def plan(
     pack, present = _manifests(workspace, settings, card, problems)
     found = compare(card, pack, present, quiet)
     removed: list[str] = []
-    if found.differing and choices.replace:
-        removed = sorted(removable(card, pack, present) & found.bins.keys())
-        left = {name: size for name, size in found.bins.items() if name not in removed}
-        problems += unknown(card, pack, left)
-        present, found = None, Comparison(found.bins, differing=found.differing)
-    elif not choices.replace:
-        problems += in_the_way(card, found)
+    cleared = bool(found.differing)
+    if choices.replace:
+        unfit = set(found.bins) if cleared else found.strange
+        removed = sorted(removable(card, pack, present) & unfit)
+        problems += unknown(card, pack, {name: found.bins[name] for name in unfit - {*removed}})
+        if cleared:
+            present, found = None, Comparison(found.bins)
+    else:
+        problems += in_the_way(card, pack, found)
     copied = [name for name in pack.pads if name not in found.same]
     replaced = sorted(found.damaged | found.other)
     problems += _room(card, pack, found, copied, replaced, removed)
@@ -116,17 +122,24 @@ def plan(
     size = pack.geometry.bytes
     after = {name: there for name, there in found.bins.items() if name not in removed}
     after |= dict.fromkeys(pack.pads, size)
-    gone = [name for name in (present.pads if present else {}) if after.get(name) != size]
+    listed = present.pads if present else {}
+    gone = [name for name in listed if name not in after]
+    short = [name for name in listed if name in after and after[name] != size]
     wanted = merging.merged(workspace, settings, card, choices.looping)
     if choices.add:
         problems += merging.add(card, wanted, after, size)
-    problems += merging.remarks(card, wanted)
+    problems += merging.remarks(card, wanted, cleared)
     refuse(problems)
-    problems += [*_gone(card, gone), *_dying(workspace, settings, choices, wanted)]
+    problems += [
+        *_gone(card, gone),
+        *_short(card, short),
+        *_dying(workspace, settings, choices, wanted),
+    ]
     other = card.looks_here and Geometry.of_device(card.given or {}) != pack.geometry
     return Work(
         *(card, pack, pack.beside(present, gone), copied, replaced, removed, wanted),
-        settings_first=bool(found.differing) or other,
+        cleared=cleared,
+        settings_first=cleared or other,
         problems=problems,
     )
 
@@ -210,6 +223,16 @@ def _gone(card: Card, gone: list[str]) -> Iterator[Problem]:
             str(card.pads),
             f"{few(gone)} of an earlier pack are gone, and listed no more",
             "installing that pack again brings them back",
+            "warning",
+        )
+
+
+def _short(card: Card, short: list[str]) -> Iterator[Problem]:
+    if short:
+        yield Problem(
+            str(card.pads),
+            f"{few(short)} of an earlier pack are cut short",
+            "installing that pack again mends them",
             "warning",
         )
 

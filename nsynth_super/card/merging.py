@@ -78,8 +78,8 @@ def missing(given: Mapping[str, Any], bins: Mapping[str, int], size: int) -> lis
     return [name for name in names if bins.get(name) != size]
 
 
-def remarks(card: Card, wanted: Mapping[str, Any]) -> Iterator[Problem]:
-    """Tell what is worth knowing before a card's settings are merged."""
+def remarks(card: Card, wanted: Mapping[str, Any], cleared: bool) -> Iterator[Problem]:
+    """Tell what is worth knowing before a card's settings are merged, and its pads `cleared`."""
     where = str(card.settings)
     if card.on_this_disk:
         yield Problem(
@@ -112,9 +112,10 @@ def remarks(card: Card, wanted: Mapping[str, Any]) -> Iterator[Problem]:
         )
     gone = {*chain(*corner_names(card.given))} - {*chain(*corner_names(wanted))}
     if gone and card.looks_here:
+        pads = "pads are removed" if cleared else "pads stay"
         yield Problem(
             where,
-            f"{', '.join(sorted(gone))}: listed no more; pads stay",
+            f"{', '.join(sorted(gone))}: listed no more; {pads}",
             "installing their pack again lists them again",
             "note",
         )

@@ -36,7 +36,7 @@ settings_option = click.option(
 @click.option(
     "--replace",
     is_flag=True,
-    help="Overwrite pads of the same name, remove those of another geometry.",
+    help="Overwrite pads of the same name, remove those of another geometry or cut short.",
 )
 @click.option(
     "--add",
@@ -90,6 +90,9 @@ def install(
     backup = stage.run(workspace, work, quiet)
     if quiet:
         return
+    if work.removed:
+        count = len(work.removed)
+        say(f"install: {count} pad{'s' * (count > 1)} removed from {card.pads}")
     say(
         f"install: {len(work.copied)} of {len(work.pack.pads)} pads copied and read back, "
         f"{work.kept} there already, in {card.pads}"

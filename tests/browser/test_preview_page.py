@@ -194,9 +194,12 @@ def test_keys_on_the_page_by_mouse_and_by_keyboard_alone(url: str, open_page: Op
 
 
 MIDI = """
-const input = { name: "Toy keys" };
-window.midi = (...data) => input.onmidimessage({ data });
-navigator.requestMIDIAccess = async () => ({ inputs: new Map([["1", input]]) });
+const inputs = [];
+window.midi = (...data) => inputs.forEach((input) => input.onmidimessage({ data }));
+navigator.requestMIDIAccess = async () => {
+  inputs.push({ name: "Toy keys" }); // every access has its own, as the specification says
+  return { inputs: new Map([["1", inputs.at(-1)]]) };
+};
 """
 
 
@@ -216,6 +219,19 @@ def test_a_midi_keyboard_plays(url: str, open_page: Open):
     assert soft == pytest.approx(loud * 32 / 127, rel=0.05)
     page.evaluate("midi(0x80, 43, 64)")
     assert np.abs(heard(page, 1.2)[0]).max() < 1e-4
+
+
+def test_a_midi_keyboard_that_is_connected_twice_is_heard_once(url: str, open_page: Open):
+    page = open_page(url)
+    cell_text(page, "column 3")
+    page.evaluate(MIDI)
+    page.click("#midi")
+    page.wait_for_function("() => document.getElementById('midi').textContent === 'MIDI: Toy keys'")
+    page.click("#midi")
+    page.check("#hold")
+    page.evaluate("midi(0x90, 43, 100)")
+    page.evaluate("midi(0x80, 43, 0)")
+    assert pitch_of(page) == pytest.approx(43, abs=50 * CENTS)
 
 
 def test_the_nearest_sample_is_fetched_and_of_two_as_near_the_earlier(url: str, open_page: Open):

@@ -55,20 +55,26 @@ def ends_no_device(card: Path) -> None:
 
 @pytest.mark.parametrize(
     ("first", "then", "words"),
-    [(None, 0, ()), (2, 0, ()), (1, 0, ("--replace",)), (0, 1, ("--replace",))],
-    ids=["onto an empty card", "beside another", "for a finer one", "for a coarser one"],
+    [
+        ((), 0, ()),
+        ((2,), 0, ()),
+        ((1,), 0, ("--replace",)),
+        ((0,), 1, ("--replace",)),
+        ((0, 2), 1, ("--replace",)),
+    ],
+    ids=["onto an empty card", "beside another", "for a finer one", "for a coarser one", "for two"],
 )
 def test_an_install_killed_anywhere_never_leaves_a_pad_that_would_end_the_device(
     put: INSTALL,
     packs: list[Workspace],
     tmp_path: Path,
-    first: int | None,
+    first: tuple[int, ...],
     then: int,
     words: tuple[str, ...],
 ) -> None:
     card, before = tmp_path / "card", make_card(tmp_path / "before")
-    if first is not None:
-        done(put(packs[first], before))
+    for number in first:
+        done(put(packs[number], before))
     for changes in range(100):
         shutil.rmtree(card, ignore_errors=True)
         shutil.copytree(before, card)

@@ -157,6 +157,8 @@ class Page {
       $("heard").textContent = "This browser has no Web MIDI: try Chrome, Edge or Firefox.";
       return;
     }
+    if (this.listening) return; // to every keyboard that is there or comes
+    this.listening = true;
     try {
       await listen(
         {
@@ -168,6 +170,7 @@ class Page {
         },
       );
     } catch (error) {
+      this.listening = false;
       $("heard").textContent = `The browser does not give MIDI to this page (${error.message}).`;
     }
   }
@@ -471,12 +474,15 @@ class Page {
   player(words, label, load) {
     const button = make("button", { type: "button", textContent: `▶ ${words}`, ariaLabel: `Play ${label}` });
     button.setAttribute("aria-pressed", "false");
+    let loading = false;
     button.addEventListener("click", async () => {
       this.synth.wake();
+      if (loading) return; // a double click
       if (button.ariaPressed === "true") {
         this.synth.stop();
         return;
       }
+      loading = true;
       try {
         const buffer = await load();
         const peak = buffer.getChannelData(0).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
@@ -487,6 +493,8 @@ class Page {
         this.showSounding();
       } catch (error) {
         tell(error.message);
+      } finally {
+        loading = false;
       }
     });
     return button;
