@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from nsynth_super.wavenet import checkpoint, random
+from nsynth_super.wavenet import checkpoint, mulaw, random
 from nsynth_super.wavenet.decoder import Decoder
 from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
 from nsynth_super.wavenet.encoder import encode
 from training import autoencoder
-from training.train import Windows, learning_rate, untrained
+from training.train import Run, Windows, learning_rate, mix, untrained
 
 TINY = Dimensions(width=12, skip_width=10, layers=12, encoder_width=8, encoder_layers=10)
 """Past the first ten layers, where dilations start over; a receptive field of 2,054."""
@@ -43,6 +43,7 @@ def seen(codes: np.ndarray, note: int, place: int) -> dict[str, torch.Tensor]:
 
 def logits(weights: dict[str, torch.Tensor], heard: dict[str, torch.Tensor]) -> torch.Tensor:
     encoding = autoencoder.encode(weights, TINY, heard["heard"], heard["inside"])
+    encoding = mix(encoding, heard["shares"])
     each_sample = encoding.repeat_interleave(HOP, dim=1)
     return autoencoder.decode(weights, TINY, heard["past"], each_sample)
 
@@ -73,9 +74,10 @@ def test_every_weight_is_trained(weights, codes):
 
 
 def test_every_step_has_as_many_samples_and_the_windows_differ_in_length(codes):
-    windows = Windows(codes, TINY, 4.0)
-    shapes = {tuple(windows.step(0, number)["answer"].shape) for number in range(30)}
-    assert shapes == {(32, 512), (16, 1024), (8, 2048), (4, 4096)}
+    for mixed in (0.0, 0.5):
+        windows = Windows(codes, TINY, 4.0, mixed=mixed, pitches=np.array([60, 60]))
+        shapes = {tuple(windows.step(0, number)["answer"].shape) for number in range(30)}
+        assert shapes == {(32, 512), (16, 1024), (8, 2048), (4, 4096)}
 
 
 def test_silence_is_seen_seldom_and_the_beginning_often(codes):
@@ -90,11 +92,40 @@ def test_silence_is_seen_seldom_and_the_beginning_often(codes):
 
 @pytest.mark.parametrize(("noise", "other"), [(4.0, 0.0), (0.0, 0.5)])
 def test_noise_and_other_notes_are_in_the_past_alone(codes, noise: float, other: float):
-    clean = Windows(codes, TINY, 0.0, other=0.0).step(0, 3)
-    disturbed = Windows(codes, TINY, noise, other=other).step(0, 3)
+    clean = Windows(codes, TINY, 0.0, other=0.0, mixed=0.0).step(0, 3)
+    disturbed = Windows(codes, TINY, noise, other=other, mixed=0.0).step(0, 3)
     assert not torch.equal(clean.pop("past"), disturbed.pop("past"))
     for name, value in clean.items():
         assert torch.equal(value, disturbed[name])
+
+
+def test_windows_are_mixed_as_cells_of_the_pad_are():
+    """Of four notes of a pitch: their embeddings, and the sounds that are to come out."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, CODES, (6, 24 * HOP), dtype=np.uint8)
+    pitches = np.array([60, 48, 60, 60, 48, 60])
+    windows = Windows(codes, TINY, 0.0, other=0.0, mixed=1.0, pitches=pitches)
+    places, notes = np.array([7, 7, 7, 7]), windows._of_one_pitch(2, rng)
+    assert sorted(notes) == [0, 2, 3, 5]
+    assert set(windows._of_one_pitch(1, rng)) == {1, 4}
+    shares = windows._shares(rng)
+    assert shares.min() >= 0
+    np.testing.assert_allclose(shares.sum(1), 1)
+    cut = windows.cut(notes, places, 2, rng, shares[None])
+    sounds = mulaw.decode(codes[notes, 7 * HOP : 9 * HOP])
+    np.testing.assert_array_equal(cut["answer"], mulaw.encode(shares @ sounds))
+    embeddings = torch.randn(4, 2, 16)
+    mixed = torch.einsum("wn,nfe->wfe", torch.from_numpy(shares).float(), embeddings)
+    torch.testing.assert_close(mix(embeddings, cut["shares"]), mixed)
+
+
+def test_training_goes_on_from_a_model(tmp_path: Path):
+    weights = random.weights(TINY, 0)
+    checkpoint.save(weights, tmp_path / "model.safetensors", "random")
+    begun = Run(tmp_path / "new.state", TINY, 1, tmp_path / "model.safetensors")
+    assert begun.step == 0
+    for name, w in begun.weights.items():
+        np.testing.assert_array_equal(w.detach(), weights[name])
 
 
 def test_training_begins_with_every_code_as_likely_as_another_and_its_rate_falls():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a training run's loss: `python -m training.curve OUT.jsonl PICTURE.svg`."""
+"""Draw the loss of training, run after run: `python -m training.curve RUN.jsonl … PICTURE.svg`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ LATELY = 10  # lines of the log, for the smooth curve
 
 
 @click.command()
-@click.argument("log", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "logs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @click.argument("picture", type=click.Path(dir_okay=False, path_type=Path))
-def main(log: Path, picture: Path) -> None:
-    """Draw nat a sample by step, as logged and smoothed."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    steps, costs = [line["step"] for line in lines], [line["nat"] for line in lines]
+def main(logs: tuple[Path, ...], picture: Path) -> None:
+    """Draw nat a sample by step, logged and smoothed; each run begins where the last one ended."""
+    steps: list[int] = []
+    costs: list[float] = []
+    for log in logs:
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        before = steps[-1] if steps else 0
+        steps += [before + line["step"] for line in lines]
+        costs += [line["nat"] for line in lines]
     recent = [costs[max(0, i - LATELY + 1) : i + 1] for i in range(len(costs))]
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2))
     axes.plot(steps, costs, color="#8a8a8a", linewidth=0.7, label="mean of 50 steps")

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nsynth_super.files import replacing
-from nsynth_super.wavenet import checkpoint, random
+from nsynth_super.wavenet import checkpoint, mulaw, random
 from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
 from nsynth_super.wavenet.mulaw import ZERO
 from training.autoencoder import amplitude, decode, encode, margin
@@ -37,6 +37,7 @@ AVERAGE = 0.999  # of the weights, from step to step
 SAVE_EVERY, LOG_EVERY = 500, 50  # steps
 QUIET = 0.05  # how much less often a window is seen that holds nothing but silence
 NOISY = 0.75  # of the windows
+MIXED = 4  # notes, as in the corners of the pad
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Windows:
     other : float
         Share of the windows in whose past another note is mixed, faintly as often as loudly: of two
         notes that an octave tells apart, the past then says neither, and the embedding has to.
+    mixed : float
+        Share of the windows that are a mix of four notes of one pitch, as the pad's cells are: of
+        their embeddings, and, for the answer, of their sounds. Without any, all windows are apart.
+    pitches : ndarray of int, `[notes]`, or None
+        Only needed to mix.
     first : float
         How much more often a note's first window is seen: every clip has to find its way from
         silence into its sound.
@@ -64,6 +70,8 @@ class Windows:
     noise: float
     first: float = 10.0
     other: float = 0.5
+    mixed: float = 0.5
+    pitches: NDArray[np.int64] | None = None
 
     def often(self, frames: int) -> NDArray[np.float64]:
         """Return how often each window of `frames` is seen, `[notes, places]`: silence, seldom."""
@@ -78,9 +86,30 @@ class Windows:
         generator = np.random.default_rng([seed, number])
         frames = int(generator.choice(FRAMES))
         often = self.often(frames)
-        chosen = generator.choice(often.size, TARGETS // frames, p=often.ravel())
+        groups = TARGETS // frames // (MIXED if self.mixed else 1)
+        chosen = generator.choice(often.size, groups, p=often.ravel())
         notes, places = np.divmod(chosen, often.shape[1])
-        return self.cut(notes, places, frames, generator)
+        if not self.mixed:
+            return self.cut(notes, places, frames, generator)
+        notes = np.concatenate([self._of_one_pitch(note, generator) for note in notes])
+        shares = np.stack([self._shares(generator) for _ in range(groups)])
+        return self.cut(notes, places.repeat(MIXED), frames, generator, shares)
+
+    def _of_one_pitch(self, note: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Return a note and others of its pitch, `[4]`, in any order."""
+        assert self.pitches is not None
+        alike = np.flatnonzero(self.pitches == self.pitches[note])
+        others = np.resize(generator.permutation(alike[alike != note]), MIXED - 1)
+        return generator.permutation(np.append(others, note))
+
+    def _shares(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Return how much of each of four notes is in each of four windows, `[4, 4]`."""
+        shares = np.eye(MIXED)
+        for window in np.flatnonzero(generator.random(MIXED) < self.mixed):
+            x, y = generator.random(2) * (1, generator.random() < 0.5)  # an edge, or anywhere
+            cell = np.outer((1 - y, y), (1 - x, x)).ravel()
+            shares[window] = generator.permutation(cell)
+        return shares
 
     def cut(
         self,
@@ -88,19 +117,29 @@ class Windows:
         places: NDArray[np.int64],
         frames: int,
         generator: np.random.Generator,
+        shares: NDArray[np.float64] | None = None,
     ) -> dict[str, Tensor]:
-        """Return windows of `frames`, each of one note and from one frame on."""
+        """Return windows of `frames`, each of one note, or mixed of several, and from one frame on.
+
+        `shares`, `[groups, windows, notes]`, says how: the windows of a group are mixed of it.
+        """
         beside, rows = margin(self.dimensions), self.codes[notes]
         time = (places[:, None] - beside) * HOP + np.arange((frames + 2 * beside) * HOP)
         inside = (time >= 0) & (time < rows.shape[1])
         heard = np.take_along_axis(rows, np.clip(time, 0, rows.shape[1] - 1), axis=1)
         answer = heard[:, beside * HOP :][:, : frames * HOP]
+        if shares is None:
+            shares = np.ones((len(notes), 1, 1))
+        else:
+            sounds = mulaw.decode(answer).reshape(len(shares), -1, frames * HOP)
+            answer = mulaw.encode((shares @ sounds).reshape(answer.shape))
         past = self.disturbed(answer, time[:, beside * HOP :][:, : frames * HOP], generator)
         past[:, 1:], past[:, 0] = past[:, :-1].copy(), ZERO
         return {
             "past": amplitude(torch.from_numpy(past)),
             "heard": amplitude(torch.from_numpy(np.where(inside, heard, ZERO))),
             "inside": torch.from_numpy(inside).float(),
+            "shares": torch.from_numpy(shares).float(),
             "answer": torch.from_numpy(answer.astype(np.int64)),
         }
 
@@ -119,9 +158,15 @@ class Windows:
         return np.clip(answer + mixed, 0, CODES - 1)
 
 
+def mix(encoding: Tensor, shares: Tensor) -> Tensor:
+    """Mix embeddings within their groups, `[windows, frames, embedding]`."""
+    groups = encoding.unflatten(0, (len(shares), -1))
+    return torch.einsum("gwn,gnfe->gwfe", shares, groups).flatten(0, 1)
+
+
 def loss(weights: dict[str, Tensor], dimensions: Dimensions, seen: dict[str, Tensor]) -> Tensor:
     """Return the mean cross-entropy of the true codes, in nat."""
-    encoding = encode(weights, dimensions, seen["heard"], seen["inside"])
+    encoding = mix(encode(weights, dimensions, seen["heard"], seen["inside"]), seen["shares"])
     logits = decode(weights, dimensions, seen["past"], encoding.repeat_interleave(HOP, dim=1))
     return F.cross_entropy(logits.float().flatten(0, 1), seen["answer"].flatten())
 
@@ -133,6 +178,11 @@ def untrained(dimensions: Dimensions, seed: int) -> dict[str, Tensor]:
     return weights
 
 
+def trained(model: Path) -> dict[str, Tensor]:
+    """Return the weights of a model that training goes on from."""
+    return {name: torch.from_numpy(w) for name, w in checkpoint.load(model).weights.items()}
+
+
 def learning_rate(step: int, steps: int) -> float:
     """Return a step's learning rate: a short rise, then half a cosine down to a hundredth."""
     falling = 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -142,11 +192,13 @@ def learning_rate(step: int, steps: int) -> float:
 class Run:
     """The state of a training run, and the file it is kept in."""
 
-    def __init__(self, path: Path, dimensions: Dimensions, seed: int) -> None:
+    def __init__(
+        self, path: Path, dimensions: Dimensions, seed: int, start: Path | None = None
+    ) -> None:
         self.path, self.step = path, 0
-        start = untrained(dimensions, seed)
-        self.average = {name: w.clone() for name, w in start.items()}
-        self.weights = {name: w.requires_grad_() for name, w in start.items()}
+        first = trained(start) if start else untrained(dimensions, seed)
+        self.average = {name: w.clone() for name, w in first.items()}
+        self.weights = {name: w.requires_grad_() for name, w in first.items()}
         self.optimizer = torch.optim.Adam(self.weights.values(), betas=(0.9, 0.99))
         if path.exists():
             state = torch.load(path, weights_only=True)
@@ -190,6 +242,12 @@ class Run:
 @click.option(
     "--other", default=0.5, show_default=True, help="Share with another note in the past."
 )
+@click.option(
+    "--mixed", default=0.5, show_default=True, help="Share of windows mixed of four notes."
+)
+@click.option(
+    "--start", type=click.Path(exists=True, path_type=Path), help="A model to begin with."
+)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--stop-after", type=int, help="Stop at this step; the same command goes on.")
 def main(
@@ -200,13 +258,16 @@ def main(
     noise: float,
     first: float,
     other: float,
+    mixed: float,
+    start: Path | None,
     device: str,
     stop_after: int | None,
 ) -> None:
     """Train on NOTES, made by notes.py, and write the model to OUT."""
-    codes = np.load(notes)["codes"]
-    windows = Windows(codes, DIMENSIONS, noise, first, other)
-    run = Run(out.with_suffix(".state"), DIMENSIONS, seed)
+    rendered = np.load(notes)
+    codes, pitches = rendered["codes"], [int(str(n).rpartition("_")[2]) for n in rendered["names"]]
+    windows = Windows(codes, DIMENSIONS, noise, first, other, mixed, np.array(pitches))
+    run = Run(out.with_suffix(".state"), DIMENSIONS, seed, start)
     log, until = out.with_suffix(".jsonl"), min(steps, stop_after or steps)
     costs: list[float] = []
     bar = tqdm(total=steps, initial=run.step, unit="step", mininterval=5)
