@@ -54,9 +54,11 @@ def test_corners_sound_like_their_own_instrument(pack: Pack):
 
 
 def test_a_mix_lies_between_what_it_is_mixed_of(pack: Pack):
-    """Nearer to each than they are to each other, on most edges."""
-    between = [max(one, other) < apart for _, _, one, other, apart in pack.between()]
-    assert np.mean(between) >= 0.5, pack.between()
+    """Nearer to the two, on average, than they are to each other; and at their pitch."""
+    mixes = pack.halfway()
+    assert len(mixes) == 12
+    assert np.mean([mix.near for mix in mixes]) >= 0.75, mixes
+    assert np.mean([mix.in_tune for mix in mixes]) >= 0.75, mixes
 
 
 def test_hiss_is_below_what_the_model_card_states(pack: Pack):

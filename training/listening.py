@@ -88,6 +88,28 @@ class Cell:
         return min(self.distances, key=lambda name: self.distances[name]) == self.instrument
 
 
+@dataclass(frozen=True)
+class Halfway:
+    """The cell in the middle of an edge at one pitch, and how it lies between its corners."""
+
+    edge: str
+    pitch: int
+    cents: float | None
+    one: float
+    other: float
+    apart: float
+
+    @property
+    def in_tune(self) -> bool:
+        """Within 50 cents."""
+        return self.cents is not None and abs(self.cents) <= 50
+
+    @property
+    def near(self) -> bool:
+        """Nearer to its corners, on average, than they are to each other."""
+        return (self.one + self.other) / 2 < self.apart
+
+
 class Pack:
     """The first pad of a finished workspace, its notes, and how they compare."""
 
@@ -122,29 +144,40 @@ class Pack:
 
     def _cell(self, name: str, place: tuple[int, int], index: int) -> Cell:
         pitch, sound = self.settings.pitches[index], self.cells[place][index]
-        heard = detect(sound)
         return Cell(
             name,
             pitch,
-            None if heard is None else 100 * (heard - pitch),
+            _cents(sound, pitch),
             {other: distance(sound, self.notes[other, pitch]) for other in self.names},
             hiss(sound, pitch),
             hiss(self.notes[name, pitch], pitch),
         )
 
-    def between(self) -> list[tuple[str, int, float, float, float]]:
-        """Return of each edge's middle: its name, pitch, distances to both ends, theirs."""
+    def halfway(self) -> list[Halfway]:
+        """Return each edge's middle, at every pitch."""
         half, places = self.settings.resolution // 2, self.places
         last = self.settings.resolution - 1
         middles = {"NW NE": (0, half), "SW SE": (last, half)}
         middles |= {"NW SW": (half, 0), "NE SE": (half, last)}
         return [
-            (edge, pitch, distance(cell, one), distance(cell, other), distance(one, other))
+            Halfway(
+                *(edge, pitch, _cents(cell, pitch)),
+                *(distance(cell, one), distance(cell, other), distance(one, other)),
+            )
             for edge, place in middles.items()
             for index, pitch in enumerate(self.settings.pitches)
             for cell in [self.cells[place][index]]
             for one, other in [[self.cells[places[corner]][index] for corner in edge.split()]]
         ]
+
+
+def _cents(sound: Sound, pitch: int) -> float | None:
+    heard = detect(sound)
+    return None if heard is None else 100 * (heard - pitch)
+
+
+def _said(cents: float | None) -> str:
+    return "—" if cents is None else f"{cents:+.0f}"
 
 
 @click.command()
@@ -155,15 +188,19 @@ def main(root: Path) -> None:
     click.echo("| note | cents | to itself | to the nearest other | hiss, dB | the note's own |")
     click.echo("|---|---|---|---|---|---|")
     for cell in pack.corners:
-        cents = "—" if cell.cents is None else f"{cell.cents:+.0f}"
         others = [d for name, d in cell.distances.items() if name != cell.instrument]
+        own = cell.distances[cell.instrument]
         click.echo(
-            f"| {cell.instrument} {cell.pitch} | {cents} | {cell.distances[cell.instrument]:.2f} | "
+            f"| {cell.instrument} {cell.pitch} | {_said(cell.cents)} | {own:.2f} | "
             f"{min(others):.2f} | {cell.hiss:.0f} | {cell.hiss_of_note:.0f} |"
         )
-    click.echo("\n| halfway | to one | to the other | they are apart |\n|---|---|---|---|")
-    for edge, pitch, one, other, apart in pack.between():
-        click.echo(f"| {edge} {pitch} | {one:.2f} | {other:.2f} | {apart:.2f} |")
+    click.echo("\n| halfway | cents | to one | to the other | they are apart |")
+    click.echo("|---|---|---|---|---|")
+    for mix in pack.halfway():
+        click.echo(
+            f"| {mix.edge} {mix.pitch} | {_said(mix.cents)} | {mix.one:.2f} | {mix.other:.2f} | "
+            f"{mix.apart:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -227,9 +227,13 @@ class Run:
         for name, w in self.weights.items():
             self.average[name].lerp_(w.detach(), 1 - share)
 
-    def export(self, path: Path, source: str) -> None:
-        """Write the average under the names of Magenta's checkpoint."""
-        checkpoint.save({name: w.numpy() for name, w in self.average.items()}, path, source)
+    def export(self, path: Path, source: str, sharper: float) -> None:
+        """Write the average under the names of Magenta's checkpoint, its logits so much steeper."""
+        weights = {
+            name: w.numpy() * np.float32(sharper if name.startswith("logits/") else 1)
+            for name, w in self.average.items()
+        }
+        checkpoint.save(weights, path, source)
 
 
 @click.command()
@@ -246,6 +250,9 @@ class Run:
     "--mixed", default=0.5, show_default=True, help="Share of windows mixed of four notes."
 )
 @click.option(
+    "--sharper", default=1.0, show_default=True, help="How much steeper the model's logits are."
+)
+@click.option(
     "--start", type=click.Path(exists=True, path_type=Path), help="A model to begin with."
 )
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
@@ -259,6 +266,7 @@ def main(
     first: float,
     other: float,
     mixed: float,
+    sharper: float,
     start: Path | None,
     device: str,
     stop_after: int | None,
@@ -285,7 +293,8 @@ def main(
             costs.clear()
         if run.step % SAVE_EVERY == 0 or run.step == until:
             run.save()
-            run.export(out, f"trained on {notes.name}, seed {seed}, {run.step} of {steps} steps")
+            said = f"trained on {notes.name}, seed {seed}, {run.step} of {steps} steps"
+            run.export(out, said, sharper)
 
 
 if __name__ == "__main__":
