@@ -258,7 +258,7 @@ def test_other_sizes_than_the_published_are_refused(
 
 
 def test_it_says_what_computes(engine: Callable[..., MagentaEngine]) -> None:
-    assert engine().describe() == "magenta 1.1.7, TensorFlow 1.15.0, CPU, 1 threads"
+    assert engine().describe() == "magenta 1.1.7, TensorFlow 1.15.0, CPU, 1 thread"
 
 
 # What is written and read
