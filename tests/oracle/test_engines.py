@@ -40,7 +40,7 @@ EMBEDDING = 1e-5  # of the largest value
 
 BRIEFLY = f"""
 from nsynth_super import settings
-settings.ONSET_SEARCH = {SAMPLES - SETTINGS["final_length"]}
+settings.ONSET_SEARCH = settings.model.ONSET_SEARCH = {SAMPLES - SETTINGS["final_length"]}
 from nsynth_super.cli import main
 main()
 """
