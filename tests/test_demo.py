@@ -54,9 +54,10 @@ def test_corners_sound_like_their_own_instrument(pack: Pack):
 
 
 def test_a_mix_lies_between_what_it_is_mixed_of(pack: Pack):
-    """Nearer to the two, on average, than they are to each other; and at their pitch."""
+    """Nearer to each than they are to each other, half of them; on average, and in tune, most."""
     mixes = pack.halfway()
     assert len(mixes) == 12
+    assert np.mean([mix.between for mix in mixes]) >= 0.5, mixes
     assert np.mean([mix.near for mix in mixes]) >= 0.75, mixes
     assert np.mean([mix.in_tune for mix in mixes]) >= 0.75, mixes
 

@@ -128,6 +128,16 @@ def test_training_goes_on_from_a_model(tmp_path: Path):
         np.testing.assert_array_equal(w.detach(), weights[name])
 
 
+def test_a_steeper_last_layer_is_the_logits_alone(tmp_path: Path):
+    run = Run(tmp_path / "new.state", TINY, 0)
+    for sharper in (1.0, 2.0):
+        run.export(tmp_path / f"{sharper}.safetensors", "untrained", sharper)
+    plain, steep = (checkpoint.load(tmp_path / f"{s}.safetensors").weights for s in (1.0, 2.0))
+    for name, w in plain.items():
+        factor = 2 if name in ("logits/W", "logits/biases") else 1
+        np.testing.assert_array_equal(steep[name], factor * w)
+
+
 def test_training_begins_with_every_code_as_likely_as_another_and_its_rate_falls():
     assert untrained(TINY, 0)["logits/W"].std() < 0.1
     rates = [learning_rate(step, 9000) for step in (0, 199, 4500, 8999)]

@@ -105,6 +105,11 @@ class Halfway:
         return self.cents is not None and abs(self.cents) <= 50
 
     @property
+    def between(self) -> bool:
+        """Nearer to each of its corners than they are to each other."""
+        return max(self.one, self.other) < self.apart
+
+    @property
     def near(self) -> bool:
         """Nearer to its corners, on average, than they are to each other."""
         return (self.one + self.other) / 2 < self.apart
