@@ -1,12 +1,13 @@
-"""Reads a TensorFlow checkpoint with TensorFlow 1.15, where nothing newer is. For Python 2.7.
+"""Reads a TensorFlow checkpoint with whatever TensorFlow there is. For Python 2.7 and 3.
 
 `read_checkpoint.py PREFIX` prints the variables' names and shapes as JSON;
-`read_checkpoint.py PREFIX OUTPUT.npz` leaves those in OUTPUT whose names come on standard input,
-under their numbers: names of variables are no names of files.
+`read_checkpoint.py PREFIX -` writes those whose names come on standard input, one .npy after
+another.
 """
 
 from __future__ import print_function
 
+import io
 import json
 import os
 import sys
@@ -23,9 +24,10 @@ def main():
         if len(sys.argv) == 2:
             print(json.dumps(reader.get_variable_to_shape_map()))
         else:
-            names = sys.stdin.read().splitlines()
-            arrays = {str(i): reader.get_tensor(name) for i, name in enumerate(names)}
-            np.savez(sys.argv[2], **arrays)
+            for name in sys.stdin.read().splitlines():
+                array = io.BytesIO()
+                np.save(array, reader.get_tensor(name))
+                getattr(sys.stdout, "buffer", sys.stdout).write(array.getvalue())
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         sys.exit(str(error).splitlines()[0])
 

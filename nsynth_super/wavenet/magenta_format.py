@@ -1,18 +1,21 @@
 """Magenta's own checkpoint files: recognised, unpacked, read. Once; then they are safetensors.
 
-Reading TensorFlow's format is TensorFlow's job: it is imported here and nowhere else, or asked for
-it under Python 2.7, where that has it and this Python has not.
+Reading TensorFlow's format is TensorFlow's job. It has a process of its own, for it and Triton
+crash in one: under this Python, or under Python 2.7, where that has it and this one has not.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from nsynth_super.files import explained
 from nsynth_super.problems import BadInput, Problem
 from nsynth_super.wavenet.dimensions import read_off
 
+_NAMED = "NSYNTH_MAGENTA"
 _READER = Path(__file__).parents[1] / "py27" / "read_checkpoint.py"
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
@@ -108,58 +112,42 @@ def read(prefix: Path) -> dict[str, NDArray[Any]]:
     BadInput
         If there is no TensorFlow, or it cannot read the files.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    reader = [*_python_with_tensorflow(prefix), str(_READER), str(prefix)]
     try:
-        import tensorflow as tf
-    except ImportError:
-        return _read_with_magenta(prefix)
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        return {name: reader.get_tensor(name) for name in _wanted(shapes)}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise _unreadable(prefix, str(error)) from None
-
-
-def _wanted(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    dimensions, _ = read_off(shapes)
-    return [name for name in dimensions.shapes() if name in shapes]
-
-
-def _unreadable(prefix: Path, error: str) -> BadInput:
-    first = (error.splitlines() or ["no reason given"])[0]
-    return BadInput(Problem(str(prefix), f"cannot be read ({first})", "download or copy it again"))
-
-
-def _read_with_magenta(prefix: Path) -> dict[str, NDArray[Any]]:
-    """Read with the TensorFlow 1.15 of Magenta's Python 2.7, which the container image has."""
-    python = os.environ.get("NSYNTH_MAGENTA")
-    if not python:
+        shapes = json.loads(_answer(reader))
+        dimensions, _ = read_off({name: tuple(shape) for name, shape in shapes.items()})
+        names = [name for name in dimensions.shapes() if name in shapes]
+        arrays = io.BytesIO(_answer([*reader, "-"], "\n".join(names)))
+        return {name: np.load(arrays) for name in names}
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BadInput(
             Problem(
                 str(prefix),
-                "is TensorFlow's format, and TensorFlow is not installed (it is needed once)",
-                "pip install 'nsynth-super[tensorflow]'",
-            )
-        )
-    line = [python, "-B", "-E", "-s", str(_READER), str(prefix)]
-    try:
-        listed = subprocess.run(line, capture_output=True, text=True, check=True)
-        shapes = {name: tuple(shape) for name, shape in json.loads(listed.stdout).items()}
-        names = _wanted(shapes)
-        with tempfile.TemporaryDirectory() as folder:
-            arrays = Path(folder) / "arrays.npz"
-            said = "\n".join(names)
-            subprocess.run(
-                [*line, str(arrays)], input=said, capture_output=True, text=True, check=True
-            )
-            with np.load(arrays) as read_back:
-                return {name: read_back[str(number)] for number, name in enumerate(names)}
-    except subprocess.CalledProcessError as error:
-        raise _unreadable(prefix, error.stderr.strip().rpartition("\n")[2]) from None
-    except OSError as error:
-        raise BadInput(
-            Problem(
-                f"NSYNTH_MAGENTA={python}", f"cannot be run ({error.strerror})", "mend the path"
+                f"cannot be read ({said or 'no reason given'})",
+                "download or copy it again",
             )
         ) from None
+    except OSError as error:
+        raise BadInput(
+            Problem(reader[0], f"cannot be run ({error.strerror})", "mend $NSYNTH_MAGENTA")
+        ) from None
+
+
+def _python_with_tensorflow(prefix: Path) -> list[str]:
+    """Return how to begin a command line: this Python's, or that of Magenta's Python 2.7."""
+    if importlib.util.find_spec("tensorflow") is not None:
+        return [sys.executable, "-B"]
+    if python := os.environ.get(_NAMED):
+        return [python, "-B", "-E", "-s"]
+    raise BadInput(
+        Problem(
+            str(prefix),
+            "is TensorFlow's format, and TensorFlow is not installed (it is needed once)",
+            "pip install 'nsynth-super[tensorflow]'",
+        )
+    )
+
+
+def _answer(command: Sequence[str], asked: str = "") -> bytes:
+    return subprocess.run(command, input=asked.encode(), capture_output=True, check=True).stdout
