@@ -136,6 +136,19 @@ def test_without_tensorflow_the_line_says_what_to_install(
         load(tmp_path)
 
 
+def test_a_broken_tensorflow_is_not_the_checkpoints_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for ending in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"model.ckpt-200000{ending}").write_bytes(b"x")
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('half of it is missing')")
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(BadInput, match=r"fails here \(ImportError: half of it is missing\)"):
+        load(tmp_path)
+
+
 def _hollow_tar(path: Path) -> Path:
     """A .tar of the published sizes that takes no space."""
     with path.open("wb") as file:

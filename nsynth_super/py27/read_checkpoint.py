@@ -2,7 +2,7 @@
 
 `read_checkpoint.py PREFIX` prints the variables' names and shapes as JSON;
 `read_checkpoint.py PREFIX -` writes those whose names come on standard input, one .npy after
-another.
+another. It exits with 3 if the files are to blame, and not TensorFlow.
 """
 
 from __future__ import print_function
@@ -29,7 +29,8 @@ def main():
                 np.save(array, reader.get_tensor(name))
                 getattr(sys.stdout, "buffer", sys.stdout).write(array.getvalue())
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        sys.exit(str(error).splitlines()[0])
+        print(str(error) or "no reason given", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

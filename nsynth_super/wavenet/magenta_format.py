@@ -29,6 +29,7 @@ from nsynth_super.wavenet.dimensions import read_off
 
 _NAMED = "NSYNTH_MAGENTA"
 _READER = Path(__file__).parents[1] / "py27" / "read_checkpoint.py"
+_UNREADABLE = 3  # its exit code if the files are to blame
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
 """Endings of the two files that a prefix stands for."""
@@ -121,13 +122,11 @@ def read(prefix: Path) -> dict[str, NDArray[Any]]:
         return {name: np.load(arrays) for name in names}
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise BadInput(
-            Problem(
-                str(prefix),
-                f"cannot be read ({said or 'no reason given'})",
-                "download or copy it again",
-            )
-        ) from None
+        problem = Problem(str(prefix), f"cannot be read ({said})", "download or copy it again")
+        if error.returncode != _UNREADABLE:
+            how = said or f"exit code {error.returncode}"
+            problem = Problem(reader[0], f"TensorFlow fails here ({how})", "install it again")
+        raise BadInput(problem) from None
     except OSError as error:
         raise BadInput(
             Problem(reader[0], f"cannot be run ({error.strerror})", "mend $NSYNTH_MAGENTA")
