@@ -123,30 +123,34 @@ def test_a_truncated_tar_is_one_line(tensorflow_prefix: Path, tmp_path: Path):
         load(tar)
 
 
-def test_without_tensorflow_the_line_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for ending in (".index", ".data-00000-of-00001"):
+@pytest.fixture
+def unread(tmp_path: Path) -> Path:
+    """A folder with the names of a checkpoint's files, which nobody comes to read."""
+    for ending in magenta_format.PUBLISHED_BYTES:
         (tmp_path / f"model.ckpt-200000{ending}").write_bytes(b"x")
+    return tmp_path
+
+
+def test_without_tensorflow_the_line_says_what_to_install(
+    unread: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(BadInput, match=r"pip install 'nsynth-super\[tensorflow\]'"):
-        load(tmp_path)
+        load(unread)
     monkeypatch.setenv("NSYNTH_MAGENTA", "/no/python2.7")
     with pytest.raises(BadInput, match=r"/no/python2.7: cannot be run .* -> mend \$NSYNTH_MAGENTA"):
-        load(tmp_path)
+        load(unread)
 
 
 def test_a_broken_tensorflow_is_not_the_checkpoints_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unread: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for ending in (".index", ".data-00000-of-00001"):
-        (tmp_path / f"model.ckpt-200000{ending}").write_bytes(b"x")
-    (tmp_path / "tensorflow.py").write_text("raise ImportError('half of it is missing')")
+    (unread / "tensorflow.py").write_text("raise ImportError('half of it is missing')")
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(unread)
+    monkeypatch.setenv("PYTHONPATH", str(unread))
     with pytest.raises(BadInput, match=r"fails here \(ImportError: half of it is missing\)"):
-        load(tmp_path)
+        load(unread)
 
 
 def _hollow_tar(path: Path) -> Path:
