@@ -1,9 +1,9 @@
-"""The encoder beside its matrix products, and beside the device's best.
+"""Compare the encoder's speed with the device's throughput for matrix products.
 
     python benchmarks/encoder.py [--device cuda] [--json]
 
-Encodes one note of four seconds. The roofline is the time that its multiplications would take at
-the rate of a large float32 product on the same device, in the same run.
+Encodes a note of four seconds. The roofline is the time for the same number of multiplications at
+the rate of a large float32 product on the same device, measured in the same run.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from nsynth_super import machine
+from nsynth_super.base import allocation
+from nsynth_super.engines.pytorch import TorchEngine
 from nsynth_super.settings import NOTE_SAMPLES
-from nsynth_super.torch_engine import TorchEngine
 from nsynth_super.wavenet import random
 from nsynth_super.wavenet.checkpoint import Checkpoint
 from nsynth_super.wavenet.dimensions import PUBLISHED, TAPS
@@ -28,15 +28,15 @@ SIDE = 2048
 
 
 def median(action: Callable[[], object], device: torch.device, times: int = 7) -> float:
-    """Return the seconds an action takes, after a first one."""
-    took = []
+    """Return the median duration of an action after a warm-up, in seconds."""
+    durations = []
     for _ in range(times + 1):
         begin = time.perf_counter()
         action()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        took.append(time.perf_counter() - begin)
-    return float(np.median(took[1:]))
+        durations.append(time.perf_counter() - begin)
+    return float(np.median(durations[1:]))
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     weights = Checkpoint(random.weights(PUBLISHED, 0), PUBLISHED, "random")
-    engine = TorchEngine(weights, machine.processors(), args.device)
+    engine = TorchEngine(weights, allocation.processors(), args.device)
     device = engine.hardware.device
     channels, layers = PUBLISHED.encoder_width, PUBLISHED.encoder_layers
     work = 2 * NOTE_SAMPLES * layers * (TAPS + 1) * channels**2

@@ -1,14 +1,14 @@
-"""Our decoder on a GPU: whether it is right there, and how near to what the card could do.
+"""Check the decoder's correctness on a GPU, and compare its speed with the GPU's limits.
 
     python benchmarks/gpu.py [--clips 64 4224] [--json] [--profile 4224]
     python benchmarks/gpu.py --dry-run
 
-First each path's distance from the float32 definition, in nat a sample, past the receptive field,
-on random weights of the published size; and whether its recorded steps draw what its single steps
-do. Then, for numbers of clips, clip-samples a second beside two ceilings measured on the same card:
-the layers' matrix products alone, of the same shapes and precision, and the memory that a step must
-read and write at the speed of a copy. `--dry-run` needs no GPU: it takes a step without numbers,
-which proves the shapes.
+First measures each path's divergence from the float32 reference in nats per sample, past the
+receptive field, on random weights of the published size, and checks that captured graphs and single
+steps sample the same codes. Then measures the throughput in clip-samples per second for several
+batch sizes, next to two limits measured on the same GPU: the layers' matrix products alone, of the
+same shapes and precision, and the necessary memory traffic at the speed of a copy. `--dry-run`
+needs no GPU: it takes a step on PyTorch's meta device, which checks the shapes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsynth_super.hardware import PRECISIONS
+from nsynth_super.engines.pytorch_device import PRECISIONS
 from nsynth_super.wavenet import random
 from nsynth_super.wavenet.cuda import GpuDecoder
 from nsynth_super.wavenet.dimensions import CODES, PUBLISHED, TAPS
 from nsynth_super.wavenet.divergence import divergences
 from nsynth_super.wavenet.rewrites import Rewritten
 from nsynth_super.wavenet.stepping import DRAWN
-from nsynth_super.wavenet.triton_kernels import TritonDecoder, missing
+from nsynth_super.wavenet.triton_kernels import TritonDecoder, unavailable_reason
 
 CLIPS = (1, 64, 512, 2048, 4224, 8064)
 PROOF_CLIPS = 8
@@ -42,11 +42,11 @@ ROUNDS = 3
 
 
 def paths(device: torch.device) -> list[type[GpuDecoder]]:
-    """Return the paths that run here; say why one does not."""
-    why = missing(device)
-    if why is None:
+    """Return the paths that run on this device; print why one does not."""
+    reason = unavailable_reason(device)
+    if reason is None:
         return [GpuDecoder, TritonDecoder]
-    say(f"without Triton: {why}")
+    log(f"without Triton: {reason}")
     return [GpuDecoder]
 
 
@@ -56,7 +56,7 @@ def distances(
     made: Sequence[type[GpuDecoder]],
     steps: int,
 ) -> dict[str, float]:
-    """Return each path's distance from the definition, which is computed on the CPU."""
+    """Return each path's divergence from the reference, which runs on the CPU."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(PROOF_CLIPS, 5, PUBLISHED.embedding, generator=generator)
     decoders = [path(rewritten, PROOF_CLIPS) for path in made]
@@ -65,14 +65,14 @@ def distances(
 
 
 @torch.inference_mode()
-def recorded_and_single_differ(rewritten: Rewritten, path: type[GpuDecoder]) -> int:
-    """Return how many of some codes a path's recorded steps draw otherwise than single ones."""
+def differing_codes(rewritten: Rewritten, path: type[GpuDecoder]) -> int:
+    """Return the number of codes in which a path's captured graph and single steps differ."""
     decoder = path(rewritten, PROOF_CLIPS)
     runs = 4
     uniform = torch.rand(runs, path.steps, PROOF_CLIPS, generator=torch.Generator().manual_seed(1))
     forced = torch.full(uniform.shape, DRAWN)
     found = []
-    for steps in (path.steps, path.steps // 2):  # half as many are not recorded
+    for steps in (path.steps, path.steps // 2):  # half as many run without the graph
         decoder.reset()
         decoder.condition(torch.ones(PROOF_CLIPS, PUBLISHED.embedding))
         pieces = zip(
@@ -85,28 +85,28 @@ def recorded_and_single_differ(rewritten: Rewritten, path: type[GpuDecoder]) -> 
 
 @torch.inference_mode()
 def clip_samples_a_second(decoder: GpuDecoder, seconds: float) -> float:
-    """Return what a path does when its codes are fetched as an engine fetches them."""
+    """Return a path's throughput, with its codes fetched as the engine fetches them."""
     uniform = torch.full((decoder.steps, decoder.clips), 0.5)
     forced = torch.full(uniform.shape, DRAWN)
     decoder.reset()
     rates = []
     for _ in range(ROUNDS + 1):
-        under_way: deque[Callable[[], Any]] = deque()
+        queued: deque[Callable[[], Any]] = deque()
         begin, runs = time.perf_counter(), 0
         while time.perf_counter() < begin + seconds / ROUNDS:
-            under_way.append(decoder.run(uniform, forced))
+            queued.append(decoder.run(uniform, forced))
             runs += 1
-            if len(under_way) > 2:
-                under_way.popleft()()
-        while under_way:
-            under_way.popleft()()
+            if len(queued) > 2:
+                queued.popleft()()
+        while queued:
+            queued.popleft()()
         rates.append(runs * decoder.steps * decoder.clips / (time.perf_counter() - begin))
-    return statistics.median(rates[1:])  # the first pays for memory and kernels
+    return statistics.median(rates[1:])  # the first includes allocation and compilation
 
 
 @torch.inference_mode()
 def products_seconds(rewritten: Rewritten, clips: int, seconds: float) -> float:
-    """Return the seconds that the products of one step take by themselves, recorded likewise."""
+    """Return the duration of one step's products alone, captured as a graph, in seconds."""
     d, side = PUBLISHED, rewritten.columns.columns
     device, dtype = rewritten.start.device, rewritten.dtype
     row = torch.randn(clips, TAPS * d.width + side, device=device).to(dtype)
@@ -116,7 +116,7 @@ def products_seconds(rewritten: Rewritten, clips: int, seconds: float) -> float:
             torch.randn(row.shape[1], 2 * d.width, device=device).to(dtype),
             torch.randn(d.width, d.width + d.skip_width, device=device).to(dtype),
         )
-        for _ in range(d.layers - 1)  # the first layer's are next to nothing
+        for _ in range(d.layers - 1)  # the first layer's are negligible
     ]
 
     def step() -> None:
@@ -124,19 +124,19 @@ def products_seconds(rewritten: Rewritten, clips: int, seconds: float) -> float:
             row @ gate
             z @ out
 
-    return recorded_seconds(step, device, seconds)
+    return graph_seconds(step, device, seconds)
 
 
 def copied_bytes_a_second(device: torch.device, seconds: float) -> float:
-    """Return the bytes that a copy reads and writes in a second."""
+    """Return the memory bandwidth of a copy (read plus written), in bytes per second."""
     source = torch.zeros(2**30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    took = recorded_seconds(lambda: target.copy_(source), device, seconds)
-    return 2 * source.nbytes / took
+    duration = graph_seconds(lambda: target.copy_(source), device, seconds)
+    return 2 * source.nbytes / duration
 
 
-def recorded_seconds(step: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """Return the seconds that something takes when it is recorded and launched as one."""
+def graph_seconds(step: Callable[[], Any], device: torch.device, seconds: float) -> float:
+    """Return the duration of a step captured as a CUDA graph, in seconds."""
     for _ in range(3):
         step()
     torch.cuda.synchronize(device)
@@ -155,7 +155,7 @@ def recorded_seconds(step: Callable[[], Any], device: torch.device, seconds: flo
 
 
 def bytes_of_a_step(clips: int, dtype: torch.dtype) -> int:
-    """Return what a step must read and write: all weights once; of a layer's past, two and one."""
+    """Return the necessary traffic of a step: all weights, two reads and a write per layer."""
     d = PUBLISHED
     a_layer = TAPS * d.width * 2 * d.width + d.width * (d.width + d.skip_width)
     return (d.layers - 1) * (a_layer + clips * TAPS * d.width) * dtype.itemsize
@@ -164,7 +164,7 @@ def bytes_of_a_step(clips: int, dtype: torch.dtype) -> int:
 def compare(
     rewritten: Rewritten, made: Sequence[type[GpuDecoder]], clips: int, bandwidth: float, s: float
 ) -> dict[str, Any]:
-    """Measure the paths and the ceilings for so many clips."""
+    """Measure the paths and the limits for a batch of `clips` clips."""
     row: dict[str, Any] = {}
     for path in made:
         torch.cuda.empty_cache()
@@ -172,7 +172,7 @@ def compare(
             row[path.name] = round(clip_samples_a_second(path(rewritten, clips), s))
         except torch.OutOfMemoryError:
             row[path.name] = None
-            say(f"{clips} clips at once are too many for {path.name}")
+            log(f"{clips} clips at once are too many for {path.name}")
     torch.cuda.empty_cache()
     products = clips / products_seconds(rewritten, clips, s / 4)
     memory = clips * bandwidth / bytes_of_a_step(clips, rewritten.dtype)
@@ -185,7 +185,7 @@ def compare(
 
 @torch.inference_mode()
 def profile(decoder: GpuDecoder) -> str:
-    """Return what takes a path's time, kernel by kernel, in the steps of one run."""
+    """Return a table of a path's kernels and their times in one call of `run`."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
@@ -200,7 +200,7 @@ def profile(decoder: GpuDecoder) -> str:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure all that is asked for."""
+    """Run the requested measurements."""
     device = torch.device("cuda")
     properties = torch.cuda.get_device_properties(device)
     found: dict[str, Any] = {
@@ -215,25 +215,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     rewritten = Rewritten(weights, PUBLISHED, PRECISIONS[args.precision]).to(device)
     found["nat a sample"] = distances(weights, rewritten, made, args.steps)
-    say(f"nat a sample over {args.steps} steps: {found['nat a sample']}")
-    found["recorded differ"] = {
-        path.name: recorded_and_single_differ(rewritten, path) for path in made
-    }
-    say(f"codes that recorded steps draw otherwise: {found['recorded differ']}")
+    log(f"nats per sample over {args.steps} steps: {found['nat a sample']}")
+    found["recorded differ"] = {path.name: differing_codes(rewritten, path) for path in made}
+    log(f"codes that differ between graphs and single steps: {found['recorded differ']}")
     bandwidth = copied_bytes_a_second(device, 1)
     found["copied GB a second"] = round(bandwidth / 1e9)
     found["clips"] = {}
     for clips in args.clips:
         row = compare(rewritten, made, clips, bandwidth, args.seconds)
         found["clips"][clips] = row
-        say(f"{clips} clips: {row}")
+        log(f"{clips} clips: {row}")
     if args.profile:
         found["profiles"] = [profile(path(rewritten, args.profile)) for path in made]
     return found
 
 
 def dry_run() -> None:
-    """Take a step of the published model without numbers; say what came out."""
+    """Take a step of the published model on the meta device; check and print the shapes."""
     with torch.device("meta"):
         weights = {name: torch.empty(shape) for name, shape in PUBLISHED.shapes().items()}
         decoder = GpuDecoder(Rewritten(weights, PUBLISHED, torch.float16), DRY_CLIPS)
@@ -248,8 +246,8 @@ def dry_run() -> None:
     print(f"{DRY_CLIPS} clips: a step reads and writes at least {rate:.2f} GB")
 
 
-def say(line: str) -> None:
-    """Tell how far it is."""
+def log(line: str) -> None:
+    """Print a progress line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -258,18 +256,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, nargs="+", default=CLIPS)
     parser.add_argument("--precision", default="fp16", choices=PRECISIONS)
-    parser.add_argument("--steps", type=int, default=PROOF_STEPS, help="of the proof")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    parser.add_argument("--profile", type=int, metavar="CLIPS", help="print where time goes")
-    parser.add_argument("--json", action="store_true", help="print one object")
+    parser.add_argument("--steps", type=int, default=PROOF_STEPS, help="steps to verify")
+    parser.add_argument("--seconds", type=float, default=6.0, help="duration of each measurement")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
+    parser.add_argument("--profile", type=int, metavar="CLIPS", help="profile this batch size")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--dry-run", action="store_true", help="only check shapes; needs no GPU")
     args = parser.parse_args()
     if args.dry_run:
         dry_run()
         return
     if not torch.cuda.is_available():
-        say(f"no GPU: PyTorch {torch.__version__} finds none here -> --dry-run checks the shapes")
+        log(f"PyTorch {torch.__version__} finds no GPU -> --dry-run checks the shapes")
         sys.exit(2)
     found = measure(args)
     if args.json:

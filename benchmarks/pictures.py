@@ -1,4 +1,4 @@
-"""The benchmarks' pictures, as SVG: needs matplotlib (`pip install -e '.[plots]'`)."""
+"""Plot the benchmarks' results as SVG; needs matplotlib (`pip install -e '.[plots]'`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OURS, THEIRS, CEILING = "#1b6ca8", "#b5651d", "#8a8a8a"
 
 
 def bars(path: Path, found: dict[int, dict[str, Any]]) -> None:
-    """Draw clip-samples a second by clips a process: Magenta, ours, the roofline."""
+    """Plot the throughput of Magenta, the PyTorch engine and the roofline by batch size."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6))
     names = [("magenta", "Magenta 1.1.7", THEIRS), ("ours", "ours", OURS)]
     names.append(("roofline", "matrix products alone", CEILING))
@@ -36,7 +36,7 @@ def bars(path: Path, found: dict[int, dict[str, Any]]) -> None:
 
 
 def curves(path: Path, rows: list[dict[str, Any]], by: str) -> None:
-    """Draw seconds and memory by the work's size; a straight line is linear growth."""
+    """Plot time and memory by the size of the work; linear growth is a straight line."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2))
     x = [row[by] for row in rows]
     seconds = [row["seconds"] for row in rows]
@@ -58,7 +58,7 @@ def _save(figure: Any, path: Path) -> None:
         axes.spines["top"].set_visible(False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Neither date nor random names: the same figures are the same file.
+    # Without a date and random ids, the same figures produce the same file.
     matplotlib.rcParams["svg.hashsalt"] = path.name
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

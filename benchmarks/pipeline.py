@@ -1,19 +1,19 @@
-"""How long everything takes that needs no model: `pads`, the planning of `check`, starting.
+"""Measure everything that needs no model: `pads`, the planning in `check`, and startup times.
 
-    .venv/bin/python benchmarks/pipeline.py           # a line for each figure
-    .venv/bin/python benchmarks/pipeline.py --json    # one JSON object
+    .venv/bin/python benchmarks/pipeline.py           # a line per figure
+    .venv/bin/python benchmarks/pipeline.py --json    # a JSON object
 
-It makes workspaces in a temporary folder and runs the commands in them as a person does:
+Creates workspaces in a temporary folder and runs the commands on them:
 
-- `pads` of 2 instruments a corner at the factory's geometry, 16 pads of 155.5 MB, from codes on
-  disk (and, as after any short `generate`, in the system's cache) to synced pads and a manifest.
-  The codes are of decaying noisy tones: silence would be finished faster than sound.
-- `check` and `status` of 4 instruments a corner, 118,016 clips, with a plan, 256 recordings at
-  44.1 kHz, the names of all 1,844 blocks, and no model to measure: what is left is the planning.
-- commands that do nothing, from the shell's view.
+- `pads` with 2 instruments per corner at the factory's geometry: 16 pads of 155.5 MB, from codes on
+  disk (in the system's cache, as after a short `generate`) to synced pads and a manifest. The codes
+  are decaying noisy tones, because silence is processed faster.
+- `check` and `status` with 4 instruments per corner, 118,016 clips: with a plan, 256 recordings at
+  44.1 kHz, the names of all 1,844 blocks, and no model to measure, so that only planning remains.
+- the startup of commands with nothing to do.
 
-It takes half a minute and 3.2 GB of disk (`--folder` says where). Each time is the least of a few
-runs (`--runs`); the memory is the most of them.
+Takes half a minute and 3.2 GB of disk space (`--folder` chooses where). Times are the minimum and
+memory is the maximum of several runs (`--runs`).
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from nsynth_super import __version__, machine
-from nsynth_super.files import write_array, write_json
-from nsynth_super.grid import Grid
-from nsynth_super.plan import BLOCK, Plan
+from nsynth_super import __version__
+from nsynth_super.base import allocation
+from nsynth_super.base.files import write_array, write_json
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.grid import Grid
+from nsynth_super.pack.plan import BLOCK, Plan
 from nsynth_super.settings import CORNERS, ONSET_SEARCH, SAMPLE_RATE, Settings, read
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
 
 RECORDED_AT = 44_100  # Hz
 T = TypeVar("T")
@@ -51,49 +52,49 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ran.
+    """The cost of a command.
 
     Attributes
     ----------
     seconds : float
-        By the clock on the wall, from its start to its end.
+        Wall-clock time.
     peak : int
-        The most memory it held, in bytes.
+        Peak memory, in bytes.
     """
 
     seconds: float
     peak: int
 
 
-def run(*words: object, ends: int = 0) -> Ran:
-    """Run `nsynth-super` with `words` in a process of its own; it must end with the code `ends`."""
-    argv = [sys.executable, "-m", "nsynth_super", "-q", *map(str, words)]
+def run(*arguments: object, expected_code: int = 0) -> Ran:
+    """Run `nsynth-super` in a process of its own and require an exit code."""
+    argv = [sys.executable, "-m", "nsynth_super", "-q", *map(str, arguments)]
     began = time.perf_counter()
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.read()
+    errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != ends:
-        raise SystemExit(f"{' '.join(argv)}: {said.decode(errors='replace')}")
+    if process.returncode != expected_code:
+        raise SystemExit(f"{' '.join(argv)}: {errors.decode(errors='replace')}")
     return Ran(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Return how many seconds `work` took, and what it returned."""
+    """Return the duration of `work` in seconds, and its result."""
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
 
 
 def tones(count: int, samples: int, rate: int, chance: np.random.Generator) -> NDArray[np.float32]:
-    """Return decaying tones with a little noise, and a breath before their onset.
+    """Return decaying tones with some noise, which is also audible before their onset.
 
     Returns
     -------
     ndarray of float32, `[count, samples]`
-        Amplitudes within -1 and 1; all begin a quarter of a second in.
+        Amplitudes from -1 to 1; the onsets are at a quarter of a second.
     """
     t = np.arange(samples) / rate - ONSET_SEARCH / SAMPLE_RATE
     frequency = 440 * 2 ** (chance.uniform(-45, 15, (count, 1)) / 12)
@@ -104,7 +105,7 @@ def tones(count: int, samples: int, rate: int, chance: np.random.Generator) -> N
 
 
 def planned(root: Path, instruments: int) -> tuple[Workspace, Settings, Plan]:
-    """Make a workspace at the factory's geometry, with its plan and no clips."""
+    """Create a workspace at the factory's geometry, with its plan and without clips."""
     workspace = Workspace(root)
     template = {
         "pads": {c: [f"{c.lower()}{n}" for n in range(instruments)] for c in CORNERS},
@@ -123,7 +124,7 @@ def planned(root: Path, instruments: int) -> tuple[Workspace, Settings, Plan]:
 
 
 def generated(root: Path, instruments: int) -> None:
-    """Make a workspace with all its clips: tones, each from another moment of its attack."""
+    """Create a workspace with all its clips: tones cut at random times."""
     workspace, _, plan = planned(root, instruments)
     chance = np.random.default_rng(0)
     longer = plan.samples + ONSET_SEARCH
@@ -137,7 +138,7 @@ def generated(root: Path, instruments: int) -> None:
 
 
 def recorded(root: Path, instruments: int) -> None:
-    """Make a workspace with its recordings, its plan, and the names of all its blocks."""
+    """Create a workspace with its recordings, its plan, and empty files for all its blocks."""
     workspace, settings, plan = planned(root, instruments)
     workspace.notes.mkdir()
     workspace.clips.mkdir()
@@ -150,19 +151,19 @@ def recorded(root: Path, instruments: int) -> None:
         workspace.block(block, plan.block_identity(block)).touch()
 
 
-def elsewhere(work: Callable[[Path, int], None], root: Path, instruments: int) -> Workspace:
-    """Make a workspace in a process of its own: a command begins with its parent's peak memory."""
+def in_subprocess(work: Callable[[Path, int], None], root: Path, instruments: int) -> Workspace:
+    """Create a workspace in a subprocess, because commands inherit the parent's peak memory."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=(root, instruments))
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{root}: the workspace could not be made")
+        raise SystemExit(f"{root}: creating the workspace failed")
     return Workspace(root)
 
 
 def pads(folder: Path, instruments: int, runs: int) -> dict[str, Any]:
-    """Measure `pads`, each time with nothing there."""
-    workspace = elsewhere(generated, folder / "pads", instruments)
+    """Measure `pads` without existing pads."""
+    workspace = in_subprocess(generated, folder / "pads", instruments)
     ran = []
     for _ in range(runs):
         shutil.rmtree(workspace.pads, ignore_errors=True)
@@ -181,29 +182,29 @@ def pads(folder: Path, instruments: int, runs: int) -> dict[str, Any]:
 
 
 def planning(folder: Path, instruments: int, runs: int) -> dict[str, Any]:
-    """Measure `check` and `status` of a large pack, and what they are made of."""
-    workspace = elsewhere(recorded, folder / "planning", instruments)
+    """Measure `check` and `status` of a large pack, and their parts."""
+    workspace = in_subprocess(recorded, folder / "planning", instruments)
     settings, _ = read(workspace.settings)
     assert settings is not None
-    checks = [run("check", "-w", workspace.root, ends=2) for _ in range(runs)]
+    checks = [run("check", "-w", workspace.root, expected_code=2) for _ in range(runs)]
     states = [run("status", "-w", workspace.root) for _ in range(runs)]
-    laid_out, grid = timed(lambda: Grid.of(settings))
-    planned_in, plan = timed(lambda: Plan.of(settings, 0, "0" * 64, _embeddings(workspace)))
-    written, _ = timed(lambda: plan.write(workspace.plan))
-    read_in, again = timed(lambda: Plan.read(workspace.plan))
-    assert again is not None
-    named, _ = timed(lambda: again.block_identity(0))
+    grid_seconds, grid = timed(lambda: Grid.of(settings))
+    plan_seconds, plan = timed(lambda: Plan.of(settings, 0, "0" * 64, _embeddings(workspace)))
+    write_seconds, _ = timed(lambda: plan.write(workspace.plan))
+    read_seconds, plan_read = timed(lambda: Plan.read(workspace.plan))
+    assert plan_read is not None
+    names_seconds, _ = timed(lambda: plan_read.block_identity(0))
     return {
         "instruments_a_corner": instruments,
         "clips": len(grid.mixes),
         "check_seconds": round(min(each.seconds for each in checks), 2),
         "check_peak_bytes": max(each.peak for each in checks),
         "status_seconds": round(min(each.seconds for each in states), 2),
-        "grid_seconds": round(laid_out, 2),
-        "plan_seconds": round(planned_in, 2),
-        "write_seconds": round(written, 2),
-        "read_seconds": round(read_in, 2),
-        "block_names_seconds": round(named, 2),
+        "grid_seconds": round(grid_seconds, 2),
+        "plan_seconds": round(plan_seconds, 2),
+        "write_seconds": round(write_seconds, 2),
+        "read_seconds": round(read_seconds, 2),
+        "block_names_seconds": round(names_seconds, 2),
     }
 
 
@@ -212,7 +213,7 @@ def _embeddings(workspace: Workspace) -> dict[str, str]:
 
 
 def starting(folder: Path, runs: int) -> dict[str, float]:
-    """Measure commands that have next to nothing to do, by name."""
+    """Measure commands with almost nothing to do; return the seconds by name."""
     workspace = planned(folder / "starting", 1)[0]
     bad = folder / "bad"
     write_json(bad / "settings.json", {"pads": {}})
@@ -221,7 +222,7 @@ def starting(folder: Path, runs: int) -> dict[str, float]:
         "--help": lambda _: run("--help"),
         "new": lambda time: run("new", folder / f"new-{time}"),
         "status": lambda _: run("status", "-w", workspace.root),
-        "check of bad settings": lambda _: run("check", "-w", bad, ends=2),
+        "check of bad settings": lambda _: run("check", "-w", bad, expected_code=2),
     }
     return {
         name: round(min(command(time).seconds for time in range(max(runs, 3))), 2)
@@ -229,19 +230,19 @@ def starting(folder: Path, runs: int) -> dict[str, float]:
     }
 
 
-def where() -> dict[str, Any]:
-    """Return what the figures belong to."""
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine that the figures belong to."""
     return {
         "nsynth-super": __version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "processors": machine.processors(),
+        "processors": allocation.processors(),
     }
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """Return the figures as a person reads them."""
+    """Return the figures as readable lines."""
     made, plan = found["pads"], found["planning"]
     parts = ("grid", "plan", "write", "read", "block_names")
     return [
@@ -256,25 +257,29 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure everything, and print it."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure everything and print the figures."""
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--runs", type=int, default=3, help="of each command (3)")
-    parser.add_argument("--instruments", type=int, default=2, help="a corner, for pads (2)")
-    parser.add_argument("--planned", type=int, default=4, help="a corner, for check (4)")
-    parser.add_argument("--folder", type=Path, help="where to work; the system's by default")
-    options = parser.parse_args(words)
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each command (3)")
+    parser.add_argument(
+        "--instruments", type=int, default=2, help="instruments per corner for pads (2)"
+    )
+    parser.add_argument(
+        "--planned", type=int, default=4, help="instruments per corner for check (4)"
+    )
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)
-        # What is measured is planning: a model that somebody has fetched stays out of it.
+        # Hide a downloaded model: `check` would measure its speed.
         os.environ["NSYNTH_CACHE"] = str(folder / "cache")
         os.environ.pop("NSYNTH_CHECKPOINT", None)
         found = {
-            "where": where(),
+            "where": environment(),
             "pads": pads(folder, options.instruments, options.runs),
             "planning": planning(folder, options.planned, options.runs),
             "starting": starting(folder, options.runs),

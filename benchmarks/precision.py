@@ -1,10 +1,10 @@
-"""What a precision costs: how far its next code's distribution is from float32's, in nat a sample.
+"""Measure the divergence of reduced precisions from float32, in nats per sample.
 
     python benchmarks/precision.py [--checkpoint FILE] [--steps 6600] [--json]
 
-The definition in float32 draws codes from encodings of the example notes; each precision is given
-the same codes, past the receptive field, and the divergences of every step are averaged. Without a
-checkpoint: random weights, as the tests use them, of the published size.
+The float32 reference samples codes for encodings of the demo's notes. Each precision receives the
+same codes, past the receptive field, and its divergence is averaged over all steps. Without a
+checkpoint, the weights are random ones of the published size, as in the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 import torch
 
-from nsynth_super.hardware import PRECISIONS
+from nsynth_super.demo import NOTES
+from nsynth_super.engines.pytorch_device import PRECISIONS
 from nsynth_super.wavenet import checkpoint, mulaw, random
 from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.dimensions import PUBLISHED
@@ -25,7 +26,6 @@ from nsynth_super.wavenet.divergence import divergences
 from nsynth_super.wavenet.encoder import encode
 from nsynth_super.wavenet.rewrites import Rewritten
 
-NOTES = Path(__file__).parents[1] / "examples" / "audio_input"
 CLIPS = 4
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
     parser.add_argument("--steps", type=int, default=PUBLISHED.receptive_field + 460)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=PRECISIONS)
     parser.add_argument("--json", action="store_true")
@@ -58,7 +58,7 @@ def main() -> None:
         print(json.dumps({"steps": args.steps, "clips": len(notes), "nat_a_sample": found}))
         return
     for name, nat in found.items():
-        print(f"{name}: {nat:.2g} nat a sample ({args.steps:,} steps of {len(notes)} clips)")
+        print(f"{name}: {nat:.2g} nats per sample ({args.steps:,} steps of {len(notes)} clips)")
 
 
 if __name__ == "__main__":

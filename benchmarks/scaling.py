@@ -1,11 +1,11 @@
-"""How cost grows with the work: clips, samples, processes.
+"""Measure how time and memory grow with the number of clips, samples and processes.
 
     python benchmarks/scaling.py [--json] [--svg FOLDER]
 
-Runs `nsynth-super generate` itself, with a model of a hundredth of the published size: on packs of
-64 to 4,096 clips, each of the fewest samples that a pad can have, then on packs of longer clips.
-Time and peak memory of the whole process are the operating system's. Then two blocks with a model
-of the published size, by one process of one thread and by two.
+Runs `nsynth-super generate` with a model of a hundredth of the published size on packs of 64 to
+4,096 clips of the minimum length, then on packs of longer clips. The operating system provides the
+time and the peak memory of the process. Then one process and two processes, of one thread each,
+decode two blocks with a model of the published size.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from nsynth_super.wavenet.dimensions import PUBLISHED, Dimensions
 
 SMALL = Dimensions(width=64, skip_width=64, layers=20, encoder_width=8, encoder_layers=2)
 CORNERS = ("NW", "NE", "SW", "SE")
-RESOLUTION = 8  # 64 cells: with four instruments a block for each pitch
+RESOLUTION = 8  # 64 cells: with four instruments, a block per pitch
 LEAST = ONSET_SEARCH + 1
 BLOCKS = (1, 4, 16, 64)
 SAMPLES = (LEAST, 2 * LEAST, 4 * LEAST, 8 * LEAST)
 
 
 def workspace(folder: Path, pitches: int, samples: int) -> Path:
-    """Make a workspace of 64 clips for each pitch, of so many samples."""
+    """Create a workspace with 64 clips of `samples` samples per pitch."""
     notes = folder / "audio_input"
     notes.mkdir(parents=True)
     numbers = list(range(24, 24 + pitches))
@@ -58,25 +58,25 @@ def workspace(folder: Path, pitches: int, samples: int) -> Path:
     return folder
 
 
-def measured(words: list[str]) -> tuple[float, int]:
-    """Run the command line; return its seconds and its peak memory in bytes, children's too."""
+def measured(arguments: list[str]) -> tuple[float, int]:
+    """Run a command; return its duration in seconds and peak memory in bytes, with children."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (words,))
+        return pool.apply(_measured, (arguments,))
 
 
-def _measured(words: list[str]) -> tuple[float, int]:
+def _measured(arguments: list[str]) -> tuple[float, int]:
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "nsynth_super", "-q", *words], check=True)
+    subprocess.run([sys.executable, "-m", "nsynth_super", "-q", *arguments], check=True)
     seconds = time.perf_counter() - begin
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def pack(folder: Path, model: Path, blocks: int, samples: int, *options: str) -> dict[str, Any]:
-    """Prepare a pack, decode it, and decode it again when all is there: what it takes to start."""
+    """Measure decoding a pack, without the startup time (that of a second, empty run)."""
     root = str(workspace(folder, blocks, samples))
     measured(["prepare", "-w", root, "--checkpoint", str(model), "--device", "cpu"])
-    words = ["generate", "-w", root, "--checkpoint", str(model), "--device", "cpu", *options]
-    (seconds, memory), (start, _) = measured(words), measured(words)
+    command = ["generate", "-w", root, "--checkpoint", str(model), "--device", "cpu", *options]
+    (seconds, memory), (start, _) = measured(command), measured(command)
     return {
         "clips": blocks * RESOLUTION**2,
         "samples": samples,
@@ -87,17 +87,19 @@ def pack(folder: Path, model: Path, blocks: int, samples: int, *options: str) ->
 
 
 def growth(rows: list[dict[str, Any]], by: str) -> float:
-    """Return the exponent that seconds grow with: 1 is linear."""
+    """Return the exponent with which the time grows; 1 is linear."""
     x, y = ([np.log(row[name]) for row in rows] for name in (by, "seconds"))
     return round(float(np.polyfit(x, y, 1)[0]), 3)
 
 
 def main() -> None:
-    """Measure, print, draw."""
+    """Measure, print and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--svg", type=Path, help="a folder to draw curves in")
-    parser.add_argument("--of", nargs="+", default=["clips", "samples", "processes"])
+    parser.add_argument("--svg", type=Path, help="folder for plots")
+    parser.add_argument(
+        "--of", nargs="+", default=["clips", "samples", "processes"], help="what to vary"
+    )
     args = parser.parse_args()
     one = ("--workers", "1", "--threads", "1")
     two = ("--workers", "2", "--threads", "1")

@@ -1,1 +1,1 @@
-"""What `build.py` must know of a machine, a definition and a program to build the image."""
+"""Build the container image: what `build.py` checks and runs."""

@@ -1,36 +1,34 @@
-"""Apptainer, or SingularityCE: found, asked what it is, run with its output as it comes.
+"""Apptainer or SingularityCE: find it, query it, run it and stream its output.
 
-Knows nothing of what is built. spython asks the questions; it is not let near the build itself,
-for reasons that stand at `follow`.
+Knows nothing about what is built.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
 import shutil
-import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
-from spython.main import Client
+from spython.main.inspect import parse_labels
+from spython.utils import run_command
 
-from nsynth_super.problems import Problem
+from nsynth_super.base.errors import Problem
+from nsynth_super.runtime import subprocesses
 
 OLDEST = {"apptainer": (1, 2), "singularity": (4, 0)}
-"""The first releases that know %arguments; SingularityCE and SingularityPRO count alike."""
+"""The first releases with %arguments; the same for SingularityCE and SingularityPRO."""
 
-_GRACE = 120.0  # seconds that a stopped build has to take away its gigabytes of temporary files
-_GET_IT = (
-    "install Apptainer 1.2 or newer (apptainer.org, packages for most Linuxes; tests/cluster/setup "
-    "does it on Debian 12), or `module load` it"
+_GRACE = 120.0  # seconds for a stopped build to remove its gigabytes of temporary files
+_INSTALL = (
+    "install Apptainer 1.2 or newer (apptainer.org has packages for most Linux distributions; "
+    "tests/cluster/setup installs it on Debian 12), or `module load` it"
 )
 
 
@@ -41,111 +39,76 @@ class Program:
     Attributes
     ----------
     path : str
-        Its file; a bare name where there is none.
+        The program's file; a bare name if it is not installed.
     family : str
-        `apptainer` or `singularity`: how its variables and its cache are called.
+        `apptainer` or `singularity`: the prefix of its variables and the name of its cache.
     """
 
     path: str
     family: str = "apptainer"
 
     def variable(self, name: str) -> str | None:
-        """Return $APPTAINER_<name>, or the $SINGULARITY_<name> that Apptainer falls back to."""
+        """Return $APPTAINER_<name>, or $SINGULARITY_<name>, to which Apptainer falls back."""
         own = os.environ.get(f"{self.family.upper()}_{name}")
         return own or os.environ.get(f"SINGULARITY_{name}") or None
 
     @property
     def installed_setuid(self) -> bool:
-        """Whether it may become root, and so makes user namespaces without leave."""
+        """Whether it can become root, and so needs no unprivileged user namespaces."""
         with suppress(OSError):
-            told = subprocess.run([self.path, "buildcfg"], capture_output=True, text=True)
-            return "_SUID_INSTALL=1" in told.stdout
+            done = subprocess.run([self.path, "buildcfg"], capture_output=True, text=True)
+            return "_SUID_INSTALL=1" in done.stdout
         return False
 
     def labels(self, image: Path) -> dict[str, str]:
-        """Return what an image, or a sandbox, says of itself; empty if it cannot be read."""
-        with _known_to_spython(self.path):
-            told: dict[str, Any] = Client.inspect(str(image), quiet=True)
-        return dict(told.get("attributes", {}).get("labels") or {})
+        """Return the labels of an image or a sandbox; empty if it cannot be read."""
+        answer = _output([self.path, "inspect", "--json", "--labels", str(image)])
+        if not answer:
+            return {}
+        return dict(parse_labels(json.loads(answer)["data"])["attributes"]["labels"])
 
 
 def find() -> tuple[Program, list[Problem]]:
-    """Return the program on the PATH, Apptainer before Singularity, and what is wrong with it."""
+    """Return the program on the PATH, Apptainer before Singularity, and its problems."""
     path = shutil.which("apptainer") or shutil.which("singularity")
     if path is None:
-        what = "neither it nor singularity is on the PATH"
-        return Program("apptainer"), [Problem("apptainer", what, _GET_IT)]
-    with _known_to_spython(path):
-        told = Client.version()
-    says = told.strip() if isinstance(told, str) else ""
-    match = re.match(r"(apptainer|singularity)\S* version (\d+)\.(\d+)", says)
+        what = "not on the PATH, and neither is singularity"
+        return Program("apptainer"), [Problem("apptainer", what, _INSTALL)]
+    printed = _output([path, "--version"]).strip()
+    match = re.match(r"(apptainer|singularity)\S* version (\d+)\.(\d+)", printed)
     if match is None:
-        what = f"`{path} --version` says {says!r}, which names no version"
-        return Program(path), [Problem(path, what, _GET_IT)]
+        what = f"`{path} --version` prints {printed!r}, which is not a version"
+        return Program(path), [Problem(path, what, _INSTALL)]
     family, version = match[1], (int(match[2]), int(match[3]))
     if version < OLDEST[family]:
-        what = f"is {says}, which knows no %arguments; Apptainer 1.2 or SingularityCE 4.0 does"
-        return Program(path, family), [Problem(path, what, _GET_IT)]
+        what = f"is {printed}, without %arguments; Apptainer 1.2 or SingularityCE 4.0 has them"
+        return Program(path, family), [Problem(path, what, _INSTALL)]
     return Program(path, family), []
 
 
-@contextmanager
-def _known_to_spython(path: str) -> Iterator[None]:
-    """Let `singularity` mean `path`: spython calls no other name, and it may be absent."""
-    named = shutil.which("singularity")
-    if named and os.path.samefile(named, path):
-        yield
-        return
-    before = os.environ["PATH"]
-    with tempfile.TemporaryDirectory(prefix="nsynth-build-") as folder:
-        stand_in = Path(folder, "singularity")
-        stand_in.write_text(f'#!/bin/sh\nexec {shlex.quote(path)} "$@"\n', encoding="utf-8")
-        stand_in.chmod(0o755)
-        os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
-        try:
-            yield
-        finally:
-            os.environ["PATH"] = before
+def _output(command: Sequence[str]) -> str:
+    """Return what a command prints; empty if it fails.
+
+    `spython.main.Client` would run whatever `singularity` means on the PATH.
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        done = run_command(list(command), quiet=True)
+        if done["return_code"] == 0 and done["message"]:
+            return str(done["message"][0])
+    return ""
 
 
 def follow(command: Sequence[str], folder: Path) -> int:
-    """Run a command in a folder, show what it says as it says it, and return its exit status.
+    """Run a command in a folder, stream its output to stderr, and return its exit status.
 
-    However this ends, nothing of the command goes on. `spython.utils.stream_command` would do for
-    the first half: it raises at the first byte that is no UTF-8, and leaves the build running.
+    If this raises, the command and its children have ended. `spython.utils.stream_command` raises
+    at the first byte that is not UTF-8, and leaves the build running.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C comes to us alone, and we end all of it, once
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            click.echo(line, nl=False, err=True)
-        return process.wait()
-    except BaseException:
-        _end(process)
-        raise
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Ask a command and all its children to end, wait for it to tidy up, and see that it did."""
-    try:
-        _signal(process, signal.SIGTERM)
-        process.communicate(timeout=_GRACE)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        pass
-    finally:
-        _signal(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal(process: subprocess.Popen[str], which: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # ended, or another user's by now
-        os.killpg(process.pid, which)
+    with closing(subprocesses.stream_lines(command, folder, os.environ, grace=_GRACE)) as lines:
+        while True:
+            try:
+                line = next(lines)
+            except StopIteration as ended:
+                return int(ended.value)
+            if line:  # an empty one says only that the command is running
+                click.echo(line, err=True)

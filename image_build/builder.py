@@ -1,7 +1,8 @@
-"""Whoever builds: what a user may do on this machine, and what a command needs in front of it.
+"""The user who builds: what this machine permits, and the prefix that a build command needs.
 
-An image's files belong to root and others, so a builder must be root, or seem to be: in a user
-namespace. What Apptainer says when it may not make one is hard to act upon; this says it before.
+An image's files belong to root and other users, so a build needs root, or a user namespace in which
+the user appears as root. Apptainer's errors about missing permissions are hard to act on; the
+problems found here come before the build and say what to change.
 """
 
 from __future__ import annotations
@@ -11,35 +12,36 @@ import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from nsynth_super.problems import Problem
+from nsynth_super.base.errors import Problem
 
-IDS = 65_536  # users and groups of a Linux: an image's files may belong to any of them
-IN_A_NAMESPACE = (
+IDS = 65_536  # user and group ids of a Linux system: an image's files may belong to any of them
+USER_NAMESPACE = (
     "unshare",
     "-U",
     f"--map-users=0,0,{IDS}",
     f"--map-groups=0,0,{IDS}",
     "-m",
 )
-"""Root of a container or a micro-VM may lack a capability; in its own user namespace it has all."""
+"""Give root all capabilities: in a container or a micro-VM it may lack some."""
 
-_PROGRAMS = {"unshare": "util-linux", "newuidmap": "uidmap", "newgidmap": "uidmap"}
+_PACKAGES = {"unshare": "util-linux", "newuidmap": "uidmap", "newgidmap": "uidmap"}
 _RANGES = ("etc/subuid", "etc/subgid")
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A user, on a machine.
+    """A user on a machine.
 
     Attributes
     ----------
     uid : int
     name : str
-        As /etc/subuid knows it.
+        As in /etc/subuid.
     root : Path
-        Where /etc and /proc are; elsewhere in tests.
+        The folder that holds /etc and /proc; tests name another than /.
     """
 
     uid: int
@@ -48,7 +50,7 @@ class Builder:
 
     @classmethod
     def me(cls) -> Builder:
-        """Return the user who runs this."""
+        """Return the user of this process."""
         uid = os.geteuid()
         try:
             return cls(uid, pwd.getpwuid(uid).pw_name)
@@ -56,12 +58,21 @@ class Builder:
             return cls(uid, str(uid))
 
     @property
-    def before(self) -> tuple[str, ...]:
-        """What stands before a command that builds or tests, so that it has what it needs."""
-        return IN_A_NAMESPACE if self.uid == 0 and not self._has_all_capabilities() else ()
+    def prefix(self) -> tuple[str, ...]:
+        """The words to put before a command that builds or tests an image.
+
+        Root without all capabilities gets a user namespace, if it can make one; otherwise the
+        command runs as it is, for those who build in spite of the problems found.
+        """
+        return USER_NAMESPACE if self.is_limited_root and not self._namespace_problems else ()
+
+    @cached_property
+    def is_limited_root(self) -> bool:
+        """Whether this is root without all of the kernel's capabilities."""
+        return self.uid == 0 and not self._has_all_capabilities()
 
     def problems(self, setuid: bool) -> list[Problem]:
-        """Return what keeps this user from building.
+        """Return what prevents this user from building.
 
         Parameters
         ----------
@@ -69,24 +80,26 @@ class Builder:
             Whether Apptainer was installed setuid.
         """
         if self.uid == 0:
-            return self._of_a_lesser_root() if self.before else []
-        return self._of_namespaces(setuid) + self._of_a_user()
+            return self._namespace_problems if self.is_limited_root else []
+        return self._kernel_problems(setuid) + self._user_problems()
 
     def problems_with_running(self, setuid: bool) -> list[Problem]:
-        """Return what keeps this user from running a file of an image, as its test does."""
+        """Return what prevents this user from running an image file, as its test does."""
         device = self.root / "dev/fuse"
         if self.uid == 0 or setuid or os.access(device, os.R_OK | os.W_OK):
             return []
-        what = f"{self.name} may not open it, and so cannot mount an image to test it"
+        what = f"{self.name} cannot open it, so the image cannot be mounted for its test"
         fix = "have an administrator run `chmod 666 /dev/fuse`, or build with --no-test"
         return [Problem("/dev/fuse", what, fix)]
 
-    def _of_a_lesser_root(self) -> list[Problem]:
-        found = self._of_programs(*_PROGRAMS) + [
+    @cached_property
+    def _namespace_problems(self) -> list[Problem]:
+        """What prevents root from making a user namespace with all ids."""
+        found = self._missing_programs(*_PACKAGES) + [
             Problem(
                 f"/{file}",
-                f"gives {self.name} no range from 0 to {IDS - 1}, and this root lacks a capability "
-                "that Apptainer asks for, so it must build in a user namespace",
+                f"assigns {self.name} no range from 0 to {IDS - 1}; root lacks capabilities that "
+                "Apptainer needs here and must build in a user namespace",
                 f"echo {self.name}:0:{IDS} >>/{file}",
             )
             for file in _RANGES
@@ -94,55 +107,52 @@ class Builder:
         ]
         if not found:
             tried = subprocess.run(
-                [*IN_A_NAMESPACE, "true"], capture_output=True, text=True, check=False
+                [*USER_NAMESPACE, "true"], capture_output=True, text=True, check=False
             )
             if tried.returncode:
-                what = f"does not work here ({tried.stderr.strip()})"
-                fix = "build on another machine, or as a root with all capabilities"
-                found.append(Problem(f"`{' '.join(IN_A_NAMESPACE)}`", what, fix))
+                what = f"fails on this machine ({tried.stderr.strip()})"
+                fix = "build on another machine, or as root with all capabilities"
+                found.append(Problem(f"`{' '.join(USER_NAMESPACE)}`", what, fix))
         return found
 
-    def _of_a_user(self) -> list[Problem]:
-        """Look for ranges of ids, which is best, or for fakeroot, which will do."""
+    def _user_problems(self) -> list[Problem]:
+        """Require ranges of ids, or fakeroot as a fallback."""
         lacking = [file for file in _RANGES if not any(self._ranges(file))]
         if not lacking:
-            return self._of_programs("newuidmap", "newgidmap")
+            return self._missing_programs("newuidmap", "newgidmap")
         if shutil.which("fakeroot"):
             return []
         ids = "100000-165535"
-        give = f"usermod --add-subuids {ids} --add-subgids {ids} {self.name}"
+        command = f"usermod --add-subuids {ids} --add-subgids {ids} {self.name}"
         return [
             Problem(
                 " and ".join(f"/{file}" for file in lacking),
-                f"gives {self.name} no range of ids to build with, and there is no fakeroot to do "
-                "without",
-                f"have an administrator run `{give}`, or install fakeroot",
+                f"assigns {self.name} no range of ids, and fakeroot is not installed either",
+                f"have an administrator run `{command}`, or install fakeroot",
             )
         ]
 
-    def _of_namespaces(self, setuid: bool) -> list[Problem]:
-        """Look at the three ways in which a kernel keeps users from making namespaces."""
+    def _kernel_problems(self, setuid: bool) -> list[Problem]:
+        """Check the three kernel settings that can disable unprivileged user namespaces."""
         switches = [("user/max_user_namespaces", "0", "15000")]
         if not setuid:
             switches.append(("kernel/unprivileged_userns_clone", "0", "1"))
-            if not (self.root / "etc/apparmor.d/apptainer").exists():  # its package's own leave
+            if not (self.root / "etc/apparmor.d/apptainer").exists():  # the package's own exception
                 switches.append(("kernel/apparmor_restrict_unprivileged_userns", "1", "0"))
         return [
             Problem(
                 switch.replace("/", "."),
-                f"is {closed}: the kernel lets no user make a user namespace",
+                f"is {closed}: unprivileged user namespaces are disabled",
                 f"have an administrator run `sysctl -w {switch.replace('/', '.')}={opened}`, or "
-                "install Apptainer from its own package (apptainer-suid needs no leave)",
+                "install Apptainer from its own package (apptainer-suid works without them)",
             )
             for switch, closed, opened in switches
             if self._read(f"proc/sys/{switch}").strip() == closed
         ]
 
-    def _of_programs(self, *names: str) -> list[Problem]:
+    def _missing_programs(self, *names: str) -> list[Problem]:
         return [
-            Problem(
-                name, "is not on the PATH, and is needed here", f"apt install {_PROGRAMS[name]}"
-            )
+            Problem(name, "is needed and not on the PATH", f"apt install {_PACKAGES[name]}")
             for name in names
             if shutil.which(name) is None
         ]
@@ -156,7 +166,7 @@ class Builder:
         return int(status.get("CapPrm", "0"), 16) & every == every
 
     def _ranges(self, file: str) -> list[tuple[int, int]]:
-        """Return (first id, how many) of each range that a file gives this user."""
+        """Return (first id, count) of each range that a file assigns to this user."""
         entries = [line.split(":") for line in self._read(file).split()]
         mine = (self.name, str(self.uid))
         return [(int(e[1]), int(e[2])) for e in entries if len(e) == 3 and e[0] in mine]

@@ -1,6 +1,7 @@
-"""A definition file: the arguments it knows, and the files of this machine that it needs.
+"""A definition file: its arguments, and the local files that it needs.
 
-Reads no more of it than that; Apptainer reads the rest.
+`spython.main.parse` cannot read ours: it accepts no bootstrap agent but docker, drops %arguments
+and lowercases paths in `From:`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.base.errors import BadInput, Problem
 
 _ARGUMENT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_NESTED = 8  # an argument's value may name another, but not for ever
+_NESTED = 8  # levels: an argument's value may name other arguments
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Definition:
     Attributes
     ----------
     path : Path
-        Its folder is where what it copies is looked for.
+        Paths in %files are relative to its folder.
     arguments : dict of str to str
-        Name to default, of all stages.
+        Defaults by name, of all stages.
     headers : list of dict
-        What stands above each stage's sections: `bootstrap`, `from`, `stage`.
+        Each stage's `bootstrap`, `from`, `stage`.
     copied : list of str
-        What %files takes from this machine.
+        The sources of %files on this machine.
     """
 
     path: Path
@@ -40,16 +41,14 @@ class Definition:
 
     @property
     def folder(self) -> Path:
-        """Where what it copies is looked for, and a build runs."""
+        """The folder of %files' relative paths, in which a build runs."""
         return self.path.parent
 
     def problems(self, given: Mapping[str, str]) -> list[Problem]:
-        """Return those of the `given` arguments that it does not know, and what is not there."""
+        """Return problems with unknown arguments in `given` and with missing files."""
         known = ", ".join(self.arguments) or "none"
         unknown = [
-            Problem(
-                f"--build-arg {name}", f"{self.path.name} has no such argument", f"it has {known}"
-            )
+            Problem(f"--build-arg {name}", f"{self.path.name} has no such argument", f"use {known}")
             for name in given
             if name not in self.arguments
         ]
@@ -60,8 +59,8 @@ class Definition:
         missing = [
             Problem(
                 str(self.folder / file),
-                f"is not there, and {self.path.name} needs it",
-                "name another, or see that the repository is whole (`git status`)",
+                f"does not exist, and {self.path.name} needs it",
+                "name another, or check that the repository is complete (`git status`)",
             )
             for file in needed
             if not ((self.folder / file).exists() or glob.glob(str(self.folder / file)))
@@ -88,7 +87,7 @@ def read(path: Path) -> Definition:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
-        raise BadInput(Problem(str(path), what, "name one that can")) from None
+        raise BadInput(Problem(str(path), what, "name a readable file")) from None
     definition = Definition(path)
     for section, line in _lines(text):
         if section == "%arguments" and "=" in line:
@@ -106,14 +105,14 @@ def read(path: Path) -> Definition:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Give (section, line) for every line that says something; `header` is what no section holds.
+    """Yield (section, line) for each line but comments; lines before a section are in `header`.
 
-    A stage ends where the next one's `Bootstrap:` stands.
+    `Bootstrap:` begins a new stage.
     """
     section = "header"
     for line in text.splitlines():
         if line.startswith("%"):
-            section = " ".join(line.split())  # `%files from a-stage` is another section than %files
+            section = " ".join(line.split())  # `%files from a-stage` differs from %files
         elif line.lower().startswith("bootstrap:"):
             section = "header"
             yield section, line
@@ -122,7 +121,7 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def substituted(text: str, values: Mapping[str, str]) -> str:
-    """Put the arguments' values into a text; a name without one stays as it is."""
+    """Replace each `{{ NAME }}` by its value; a name without a value remains."""
     for _ in range(_NESTED):
         before = text
         text = _ARGUMENT.sub(lambda match: values.get(match[1], match[0]), text)

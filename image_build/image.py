@@ -1,4 +1,4 @@
-"""The image: checked for, built, tested, read, and only then given its name."""
+"""Build an image under a temporary name, test it, check its labels, then rename it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 import click
 
-from building import room, weights
-from building.apptainer import Program, follow
-from building.builder import Builder
-from building.definition import Definition
-from nsynth_super.files import explained, sha256, sync
-from nsynth_super.problems import Failed, Problem
-from nsynth_super.progress import amount
+from image_build import disk_space, weights
+from image_build.apptainer import Program, follow
+from image_build.builder import Builder
+from image_build.definition import Definition
+from nsynth_super.base.errors import Failed, Problem
+from nsynth_super.base.files import explained, sha256, sync
+from nsynth_super.base.text import amount
 
 TITLE, VERSION, REVISION = (
     f"org.opencontainers.image.{name}" for name in ("title", "version", "revision")
 )
 LABELS = (TITLE, VERSION, REVISION, "nsynth.checkpoint.sha256", "nsynth.torch", "nsynth.magenta")
-"""What every image says of itself, so that a pack can be traced to what made it."""
+"""Labels that every image has, so that a pack can be traced to the software that made it."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Image:
     arguments : dict of str to str
         Values for the definition's arguments.
     output : Path
-        The file, or the folder of a sandbox; absolute.
+        The image file, or the sandbox folder; absolute.
     sandbox : bool
     tested : bool
-        Whether its own test has a say.
+        Whether to run %test on the built image.
     binds : tuple of str
-        Of this machine's files, for the time of the build.
+        Bind mounts during the build, as SRC:DST.
     program : Program
     builder : Builder
     """
@@ -57,22 +57,23 @@ class Image:
 
     @property
     def part(self) -> Path:
-        """Where it is until it is whole and tested."""
+        """The temporary name, until the image is complete and tested."""
         return self.output.with_name(f"{self.output.name}.part")
 
     @property
     def lock(self) -> Path:
-        """What a build of it holds."""
+        """The lock file that a build holds."""
         return self.output.with_name(f".{self.output.name}.lock")
 
     def build_command(self) -> list[str]:
-        """Return the command that builds it. Its test comes after, on the very file."""
+        """Return the command that builds it; `test_command` then tests the finished file."""
         given = [_for_csv(f"{name}={value}") for name, value in self.arguments.items()]
-        lesser = self.builder.uid != 0 and self.program.family != "apptainer"  # which implies it
+        # Apptainer implies --fakeroot for ordinary users; SingularityCE does not.
+        fakeroot = self.builder.uid != 0 and self.program.family != "apptainer"
         return [
-            *(*self.builder.before, self.program.path, "build", "--notest"),
+            *(*self.builder.prefix, self.program.path, "build", "--notest"),
             *(["--sandbox"] if self.sandbox else []),
-            *(["--fakeroot"] if lesser else []),
+            *(["--fakeroot"] if fakeroot else []),
             *(word for bind in self.binds for word in ("--bind", bind)),
             *(word for argument in given for word in ("--build-arg", argument)),
             *(str(self.part), str(self.definition.path)),
@@ -81,10 +82,10 @@ class Image:
     def test_command(self) -> list[str]:
         """Return the command that tests it, on a GPU if there is one."""
         nv = ["--nv"] if shutil.which("nvidia-smi") else []
-        return [*self.builder.before, self.program.path, "test", *nv, str(self.part)]
+        return [*self.builder.prefix, self.program.path, "test", *nv, str(self.part)]
 
-    def problems(self, needs: Sequence[room.Need]) -> list[Problem]:
-        """Return everything that would make a build fail, some of it an hour later."""
+    def problems(self, needs: Sequence[disk_space.Need]) -> list[Problem]:
+        """Return everything known to make a build fail, some of it only after an hour."""
         values = {**self.definition.arguments, **self.arguments}
         setuid = self.program.installed_setuid
         mounted = self.tested and not self.sandbox
@@ -93,24 +94,24 @@ class Image:
             *(self.builder.problems_with_running(setuid) if mounted else []),
             *self.definition.problems(self.arguments),
             *weights.problems(values, self.definition.folder),
-            *room.problems(needs),
+            *disk_space.problems(needs),
         ]
         if self.sandbox and self.output.exists():
-            what = "is there already, perhaps with changes of yours"
+            what = "already exists, perhaps with your changes"
             found.append(Problem(str(self.output), what, "remove it, or name another"))
         elif self.output.is_dir():
             found.append(Problem(str(self.output), "is a folder", "name a file with --output"))
         return found
 
     def make(self) -> dict[str, str]:
-        """Build it, test it, look at its labels, and give it its name; return the labels.
+        """Build it, test it, check its labels and rename it; return the labels.
 
         Raises
         ------
         Failed
-            If any of that does. What had the name before still has it, and is as it was.
+            If a step fails. A previous image of this name is unchanged.
         """
-        _discard(self.part)  # of a build that was killed
+        _discard(self.part)  # left by a build that was killed
         try:
             self._run("build", self.build_command())
             if self.tested:
@@ -129,11 +130,13 @@ class Image:
     def _run(self, what: str, command: Sequence[str]) -> None:
         click.echo(shlex.join(command), err=True)
         if status := follow(command, self.definition.folder):
-            kept = f"; {self.output.name} is as it was" if self.output.exists() else ""
-            raise Failed(f"{self.output}: the {what} failed (exit {status}){kept} -> see above why")
+            kept = f"; {self.output.name} is unchanged" if self.output.exists() else ""
+            raise Failed(
+                f"{self.output}: the {what} failed (exit {status}){kept} -> see the output above"
+            )
 
     def _labels(self) -> dict[str, str]:
-        """Return the labels that every image has, or fail with those that this one has not."""
+        """Return the image's `LABELS`, or fail and name those that are missing or wrong."""
         labels = self.program.labels(self.part)
         wrong = [f"no label {name}" for name in LABELS if not labels.get(name)]
         for name, argument in ((VERSION, "VERSION"), (REVISION, "REVISION")):
@@ -141,32 +144,32 @@ class Image:
             if labels.get(name) and labels[name] != expected:
                 wrong.append(f"{name} {labels[name]}, not {expected}")
         if wrong:
-            fix = f"see %labels and %post in {self.definition.path}"
-            raise Failed(f"{self.part}: has {', '.join(wrong)} -> {fix}")
+            fix = f"check %labels and %post in {self.definition.path}"
+            raise Failed(f"{self.part}: wrong labels ({', '.join(wrong)}) -> {fix}")
         return {name: labels[name] for name in LABELS}
 
     def summary(self, labels: dict[str, str]) -> str:
-        """Return what to know of it once it is made, and what to do next."""
+        """Return a summary of the built image, and the next command to type."""
         size = self.output.stat().st_size
         lines = [f"{self.output}: a sandbox" if self.sandbox else f"{self.output}: {amount(size)}"]
         lines += [] if self.sandbox else [f"sha256 {sha256(self.output)}"]
         lines += [f"{name} {value}" for name, value in labels.items()]
         run = [Path(self.program.path).name, "run", str(self.output), "new", "my-pack"]
-        lesser_root = "APPTAINER_USERNS=1 " if self.builder.before else ""
-        return "\n".join([*lines, f"Next: {lesser_root}{shlex.join(run)}"])
+        namespaced = "APPTAINER_USERNS=1 " if self.builder.prefix else ""
+        return "\n".join([*lines, f"Next: {namespaced}{shlex.join(run)}"])
 
 
 def _for_csv(argument: str) -> str:
-    """Quote an argument for --build-arg, which takes several with commas between."""
+    """Quote an argument for --build-arg, which splits its value at commas."""
     return '"{}"'.format(argument.replace('"', '""')) if set(argument) & set(',"\n') else argument
 
 
 def _discard(path: Path) -> None:
-    """Remove what never got its name, or say that it is still there."""
+    """Remove an unfinished image, or print the command that can."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-    if path.exists():  # a sandbox, with files of ids that only a namespace has
+    if path.exists():  # a sandbox with files of user ids that exist only in a namespace
         remove = shlex.join(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", str(path)])
         click.echo(f"{path}: could not be removed -> {remove}", err=True)

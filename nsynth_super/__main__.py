@@ -1,8 +1,8 @@
-"""`python -m nsynth_super …` is `nsynth-super …`."""
+"""Run the command line as `python -m nsynth_super …`."""
 
 import signal
 
-# Until the command line listens, Ctrl-C ends it without a traceback.
+# Ctrl-C during the imports ends the process without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from nsynth_super.cli import main  # noqa: E402

@@ -1,4 +1,4 @@
-"""Cards as the device has them, and packs for them that no model was needed for."""
+"""SD cards as the synth has them, and packs made without a model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nsynth_super.card import PROGRAM
-from nsynth_super.files import write_array
-from nsynth_super.plan import Plan
+from nsynth_super.base.files import write_array
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.plan import Plan
 from nsynth_super.settings import read
 from nsynth_super.stages import pads
-from nsynth_super.workspace import Workspace
+from nsynth_super.synth.card import PROGRAM
 
-DEVICE: dict[str, Any] = {
+SYNTH: dict[str, Any] = {
     "debug": False,
     "osc": {"in": {"portNumber": 8000}},
     "corners": [
@@ -36,7 +36,7 @@ DEVICE: dict[str, Any] = {
     "audio": {"sampleRate": 48000, "bufferSize": 256, "deviceId": 2},
     "mine": [1, 2],
 }
-"""A device's settings with everything in an order of its own."""
+"""Settings of a synth, with an unusual order of keys and with unknown keys."""
 
 SMALL: dict[str, Any] = {
     "pads": {"NW": ["flute", "harp"], "NE": ["oboe"], "SW": ["drum"], "SE": ["viola"]},
@@ -48,7 +48,7 @@ SMALL: dict[str, Any] = {
 
 
 def make_pack(root: Path, sounds: int = 0, **changes: Any) -> Workspace:
-    """Make a finished pack, its codes drawn at random from `sounds`."""
+    """Make a complete pack with random codes, seeded with `sounds`."""
     workspace = Workspace(root)
     workspace.notes.mkdir(parents=True)
     workspace.settings.write_text(json.dumps({**SMALL, **changes}), encoding="utf-8")
@@ -61,28 +61,28 @@ def make_pack(root: Path, sounds: int = 0, **changes: Any) -> Workspace:
     for block in range(plan.blocks):
         codes = chance.integers(256, size=(len(plan.clips_of(block)), plan.samples), dtype=np.uint8)
         write_array(workspace.block(block, plan.block_identity(block)), codes)
-    pads.run(workspace, settings, quiet=True)
+    pads.run_pads(workspace, settings, quiet=True)
     return workspace
 
 
-def make_card(root: Path, device: dict[str, Any] | None = DEVICE) -> Path:
-    """Make the root of a card, with the device's program and an empty pads folder."""
+def make_card(root: Path, settings: dict[str, Any] | None = SYNTH) -> Path:
+    """Make the root of a card with the synth's program folder and an empty pads folder."""
     program(root).mkdir(parents=True)
     (root / "home/pi/pads").mkdir()
     for name in ("etc", "usr"):
         (root / name).mkdir()
-    if device is not None:
-        (program(root) / "settings.json").write_text(json.dumps(device), encoding="utf-8")
+    if settings is not None:
+        (program(root) / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     return root
 
 
 def program(root: Path) -> Path:
-    """Return the folder of the device's settings."""
+    """Return the folder with the synth's settings."""
     return root / PROGRAM[1:]
 
 
 def tree(root: Path) -> dict[str, Any]:
-    """Return every file below a folder with its bytes and its time."""
+    """Return every path below a folder, with the content and modification time of files."""
     return {
         str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns)
         if path.is_file()

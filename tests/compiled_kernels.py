@@ -1,6 +1,6 @@
-"""The GPU's kernels compiled for GPUs that are not there: run by `test_triton_kernels.py`.
+"""Compile the Triton kernels ahead of time for several GPUs; run by `test_triton_kernels.py`.
 
-In a process that Triton has to itself, as in `interpreted_kernels.py`.
+Runs in a separate process, like `interpreted_kernels.py`.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from triton.compiler import ASTSource
 from nsynth_super.wavenet import kernels
 from nsynth_super.wavenet.dimensions import PUBLISHED
 from nsynth_super.wavenet.rewrites import Rewritten
-from nsynth_super.wavenet.tiles import Card
+from nsynth_super.wavenet.tiles import GpuLimits
 from nsynth_super.wavenet.triton_kernels import TritonDecoder
-from tests.test_triton_kernels import CARDS
+from tests.test_triton_kernels import GPUS
 
 SHARED = {"A100": 163, "RTX 4090": 99, "H200": 227, "B200": 227, "RTX 5090": 99}
-"""KiB that a program may take (CUDA programming guide, technical specifications)."""
+"""Shared memory for one program, in KiB (CUDA programming guide, technical specifications)."""
 
 
 class Launches:
-    """What stands where the kernels do, and notes what is launched, once each."""
+    """Replacement of the module `kernels` that records distinct launches."""
 
     def __init__(self, kernels: Any) -> None:
         self._kernels = kernels
-        self.noted: dict[str, tuple[Any, ...]] = {}
+        self.recorded: dict[str, tuple[Any, ...]] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return _Noting(self, name, getattr(self._kernels, name))
+        return _Recorder(self, name, getattr(self._kernels, name))
 
 
-class _Noting:
+class _Recorder:
     def __init__(self, launches: Launches, name: str, kernel: Any) -> None:
         self._launches, self._name, self._kernel = launches, name, kernel
 
@@ -55,14 +55,12 @@ class _Noting:
                     aligned[(place,)] = [["tt.divisibility", 16]]
                 else:
                     types[parameter.name] = "i32"
-                    assert parameter.do_not_specialize, (
-                        "would be compiled while a graph is recorded"
-                    )
+                    assert parameter.do_not_specialize, "would be compiled during a graph capture"
             assert not values
             assert max(grid[1:], default=1) < 2**16
             options = {"num_warps": num_warps, "num_stages": num_stages}
             key = f"{self._name} {types} {constants} {options}"
-            self._launches.noted[key] = (self._kernel, types, constants, aligned, options)
+            self._launches.recorded[key] = (self._kernel, types, constants, aligned, options)
 
         return launch
 
@@ -77,15 +75,15 @@ POINTERS = {
 
 
 def launches(clips: int, dtype: torch.dtype) -> list[tuple[Any, ...]]:
-    """Return what the published model's steps launch, each kernel and its arguments once."""
+    """Return the distinct kernel launches of the published model's steps."""
     with torch.device("meta"):
         weights = {name: torch.empty(shape) for name, shape in PUBLISHED.shapes().items()}
         decoder = TritonDecoder(Rewritten(weights, PUBLISHED, dtype), clips)
-        decoder._kernels = noting = Launches(kernels)
+        decoder._kernels = recorder = Launches(kernels)
         decoder.condition(torch.empty(clips, PUBLISHED.embedding))
         decoder.take(torch.empty(1, clips), torch.empty(1, clips, dtype=torch.int64))
         decoder.step(decoder.code)
-    return list(noting.noted.values())
+    return list(recorder.recorded.values())
 
 
 @pytest.mark.parametrize(
@@ -104,14 +102,14 @@ def launches(clips: int, dtype: torch.dtype) -> list[tuple[Any, ...]]:
     ids=str,
 )
 def test_every_kernel_compiles_at_full_size(name, dtype, clips, monkeypatch, tmp_path):
-    """For the card, into its shared memory, in 16 bits with no sums spilled from registers."""
+    """They fit the GPU's shared memory, and spill no accumulators from registers in 16 bits."""
     tools = Path(triton.__file__).with_name("backends") / "nvidia" / "bin"
     if not (tools / "ptxas").exists():
-        pytest.skip("this Triton brings no assembler")
+        pytest.skip("this Triton includes no assembler")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    card = CARDS[name]
-    monkeypatch.setattr(Card, "of", lambda device: card)
-    target = GPUTarget("cuda", 10 * card.capability[0] + card.capability[1], 32)
+    gpu = GPUS[name]
+    monkeypatch.setattr(GpuLimits, "of", lambda device: gpu)
+    target = GPUTarget("cuda", 10 * gpu.capability[0] + gpu.capability[1], 32)
     every = launches(clips, dtype)
     assert len(every) >= 7
     for kernel, types, constants, aligned, options in every:
@@ -125,7 +123,7 @@ def test_every_kernel_compiles_at_full_size(name, dtype, clips, monkeypatch, tmp
         )
         (spilled,) = re.findall(r"STACK:(\d+)", usage.stdout)
         if dtype.itemsize == 2:
-            assert int(spilled) <= 64, f"{kernel.__name__}: {spilled} bytes a thread"
+            assert int(spilled) <= 64, f"{kernel.__name__}: {spilled} bytes per thread"
         ptx = compiled.asm["ptx"]
         if kernel.__name__ in ("gate", "add", "head", "draw", "logits"):
             copied = re.findall(r"cp\.async\.\w+\.shared\.global \[.*?\], \[.*?\], (\w+)", ptx)

@@ -1,7 +1,7 @@
-"""The GPU's kernels on the CPU, in Triton's interpreter: run by `test_triton_kernels.py`.
+"""Test the Triton kernels on the CPU in Triton's interpreter; run by `test_triton_kernels.py`.
 
-Triton decides when a kernel is defined whether it is interpreted, for the whole process. So these
-tests have one of their own, which `TRITON_INTERPRET=1` was set in, and no other test collects them.
+Triton decides at a kernel's definition whether to interpret it, for the entire process. These tests
+therefore run in a separate process with `TRITON_INTERPRET=1`, and are not collected elsewhere.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from nsynth_super.wavenet.dimensions import CODES, TAPS, Dimensions
 from nsynth_super.wavenet.rewrites import FIRST, Rewritten
 from nsynth_super.wavenet.sampling import draw, uniforms
 from nsynth_super.wavenet.stepping import DRAWN
-from nsynth_super.wavenet.tiles import Card
+from nsynth_super.wavenet.tiles import GpuLimits
 from nsynth_super.wavenet.triton_kernels import TritonDecoder
 from tests.conftest import SMALL
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
 DEEP = Dimensions(width=12, skip_width=70, layers=12, encoder_width=8, encoder_layers=1)
-"""Every dilation, and two of them twice; widths that are filled up differently."""
+"""All dilations, two of them twice; widths with different padding."""
 
 TINY = Dimensions(width=20, skip_width=24, layers=3, encoder_width=8, encoder_layers=1)
 """A receptive field of 16 samples."""
@@ -35,16 +35,16 @@ CLIPS = [1, 3, 63, 64, 65, 200]
 DTYPES = [torch.float32, torch.float16]
 WITHIN = {torch.float32: 2e-5, torch.float16: 2e-2}
 
-both_cards = pytest.mark.parametrize(
-    "card", [Card((9, 0), 1), Card((8, 9), 10_000)], ids=["large tiles", "small tiles"]
+both_gpus = pytest.mark.parametrize(
+    "gpu", [GpuLimits((9, 0), 1), GpuLimits((8, 9), 10_000)], ids=["large tiles", "small tiles"]
 )
 
 
 @pytest.fixture(autouse=True)
-def _card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few tiles, where a test does not ask for many: the interpreter takes its time for each."""
-    card = request.getfixturevalue("card") if "card" in request.fixturenames else Card((9, 0), 1)
-    monkeypatch.setattr(Card, "of", lambda device: card)
+def _gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use few tiles unless a test requests many, because the interpreter is slow per tile."""
+    gpu = request.getfixturevalue("gpu") if "gpu" in request.fixturenames else GpuLimits((9, 0), 1)
+    monkeypatch.setattr(GpuLimits, "of", lambda device: gpu)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def decoder(
     return TritonDecoder(Rewritten(tensors(dimensions), dimensions, dtype), clips)
 
 
-def definition(dimensions: Dimensions, clips: int) -> Decoder:
+def reference(dimensions: Dimensions, clips: int) -> Decoder:
     weights = {name: w.double() for name, w in tensors(dimensions).items()}
     return Decoder(weights, dimensions, clips)
 
@@ -78,8 +78,8 @@ def gated(d: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layer", range(1, 11))
-def test_gate_finds_the_taps_of_every_dilation_at_any_time(layer):
-    """Start-up, both sides of where a ring wraps, and a time past 32 bits."""
+def test_gate_reads_the_taps_of_every_dilation_at_any_time(layer):
+    """Covers start-up, both sides of a ring's wrap-around, and a time beyond 32 bits."""
     of = decoder(DEEP)
     ring = of._rings[layer]
     d = DEEP.dilations[layer]
@@ -92,11 +92,11 @@ def test_gate_finds_the_taps_of_every_dilation_at_any_time(layer):
         torch.testing.assert_close(of._z.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-@both_cards
+@both_gpus
 @pytest.mark.parametrize("clips", CLIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gate_and_add_are_right_for_any_number_of_clips(clips, dtype, card):
-    """And leave alone what is not theirs: all other slots."""
+def test_gate_and_add_are_correct_for_any_number_of_clips(clips, dtype, gpu):
+    """And do not change any other slot."""
     of = decoder(TINY, clips, dtype)
     ring, next_ring = of._rings[1:]
     fill_with_noise(ring, next_ring, of._side, of._s)
@@ -119,7 +119,7 @@ def test_gate_and_add_are_right_for_any_number_of_clips(clips, dtype, card):
 
 
 @pytest.mark.parametrize("layer", range(11))
-def test_add_writes_to_the_next_rings_slot(layer):
+def test_add_writes_to_the_slot_of_the_next_ring(layer):
     of = decoder(DEEP)
     ring, next_ring = of._rings[layer : layer + 2]
     time = 3 * len(next_ring) - 1
@@ -132,7 +132,7 @@ def test_add_writes_to_the_next_rings_slot(layer):
     torch.testing.assert_close(next_ring, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_last_layer_adds_to_s_alone():
+def test_the_last_layer_adds_only_to_s():
     of = decoder(DEEP)
     fill_with_noise(of._z, of._s)
     s, rings = of._s.clone(), [ring.clone() for ring in of._rings]
@@ -143,7 +143,7 @@ def test_the_last_layer_adds_to_s_alone():
 
 
 @pytest.mark.parametrize(("clips", "start"), [(1, 0), (65, 0), (200, 0), (3, 5), (3, 1000)])
-def test_begin_writes_what_the_plain_path_begins_with(clips, start):
+def test_begin_agrees_with_the_plain_pytorch_path(clips, start):
     weights = Rewritten(tensors(TINY), TINY, torch.float32)
     plain, of = GpuDecoder(weights, clips), TritonDecoder(weights, clips)
     for each in (plain, of):
@@ -160,9 +160,9 @@ def test_begin_writes_what_the_plain_path_begins_with(clips, start):
         assert torch.equal(of._clock, plain._clock)
 
 
-@both_cards
+@both_gpus
 @pytest.mark.parametrize("clips", [1, 65])
-def test_the_head_is_right_for_any_number_of_clips(clips, card):
+def test_the_head_is_correct_for_any_number_of_clips(clips, gpu):
     of = decoder(TINY, clips)
     fill_with_noise(of._head_bias)
     of._to_head(torch.randint(CODES, (clips,)))
@@ -175,7 +175,7 @@ def test_the_head_is_right_for_any_number_of_clips(clips, card):
 
 
 def drawn(logits: torch.Tensor, uniform: torch.Tensor, forced: torch.Tensor) -> torch.Tensor:
-    """Draw one code for each uniform, `[clips]`, from the same logits, `[256]`."""
+    """Sample one code per uniform, `[clips]`, from the same logits, `[256]`."""
     clips = len(uniform)
     of = decoder(TINY, clips)
     of._weights.logits_bias = logits
@@ -186,7 +186,7 @@ def drawn(logits: torch.Tensor, uniform: torch.Tensor, forced: torch.Tensor) -> 
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
-def test_draw_draws_as_sampling_does(scale):
+def test_draw_agrees_with_sampling(scale):
     uniform = torch.cat([torch.rand(60), torch.tensor([0.5, 2**23 - 0.5]) * 2**-23])
     logits = torch.randn(CODES) * scale
     codes = drawn(logits, uniform, torch.full(uniform.shape, DRAWN))
@@ -198,8 +198,8 @@ def test_draw_draws_as_sampling_does(scale):
     assert ((codes - expected).abs() <= 1).all()
 
 
-def test_draw_decides_ties_as_sampling_does():
-    """Of equal masses every sum is exact: uniforms that hit one, and their neighbours."""
+def test_draw_resolves_ties_like_sampling():
+    """Sums of equal masses are exact; the uniforms are these sums and their neighbors."""
     sums = torch.tensor([0.0, 1 / 256, 0.25, 0.5, 255 / 256, 1.0])
     uniform = torch.cat([torch.nextafter(sums, sums * 0), sums, torch.nextafter(sums, sums * 2)])
     uniform = uniform.clamp(0, 1)
@@ -210,53 +210,54 @@ def test_draw_decides_ties_as_sampling_does():
 
 
 @pytest.mark.parametrize("code", [0, 100, 255])
-def test_a_code_that_is_certain_is_drawn_by_every_uniform(code):
+def test_a_certain_code_is_sampled_by_every_uniform(code):
     logits = torch.full((CODES,), -200.0)
     logits[code] = 0
     uniform = torch.tensor([0.5, 2**22, 2**23 - 0.5]) * 2**-23
     assert drawn(logits, uniform, torch.full((3,), DRAWN)).tolist() == [code] * 3
 
 
-def test_forced_codes_are_taken():
+def test_forced_codes_are_used():
     forced = torch.tensor([0, 255, 17, DRAWN])
     logits = torch.full((CODES,), -200.0)
     logits[9] = 0
     assert drawn(logits, torch.full((4,), 0.5), forced).tolist() == [0, 255, 17, 9]
 
 
-def farthest(of: TritonDecoder, start: int, steps: int) -> float:
-    """Return how far any logit is from the definition's over some steps and two frames."""
-    clips, slow = of.clips, definition(of.dimensions, of.clips)
+def largest_error(of: TritonDecoder, start: int, steps: int) -> float:
+    """Return the largest error of a logit over some steps and two frames."""
+    clips, slow = of.clips, reference(of.dimensions, of.clips)
     frames = torch.randn(2, clips, of.dimensions.embedding)
     of.reset(start)
-    far = 0.0
+    largest = 0.0
     for t in range(steps):
         frame = frames[t * 2 // steps]
         if t * 2 % steps < 2:
             of.condition(frame)
         codes = torch.randint(CODES, (clips,))
-        far = max(far, float((of.step(codes) - slow.step(codes, frame.double())).abs().max()))
-    return far
+        error = (of.step(codes) - slow.step(codes, frame.double())).abs().max()
+        largest = max(largest, float(error))
+    return largest
 
 
-def test_the_decoder_computes_what_the_definition_does():
-    """Past the receptive field of 128 samples, round the longest ring twice."""
-    assert farthest(decoder(SMALL), 0, 140) < WITHIN[torch.float32]
+def test_the_decoder_computes_the_references_logits():
+    """Runs past the receptive field of 128 samples, twice around the longest ring."""
+    assert largest_error(decoder(SMALL), 0, 140) < WITHIN[torch.float32]
 
 
-def test_the_decoder_of_16_bits_stays_near_the_definition():
-    assert farthest(decoder(TINY, 5, torch.float16), 37, 50) < WITHIN[torch.float16]
+def test_the_16_bit_decoder_stays_close_to_the_reference():
+    assert largest_error(decoder(TINY, 5, torch.float16), 37, 50) < WITHIN[torch.float16]
 
 
 @pytest.mark.parametrize(("clips", "start"), [(65, 0), (3, 1), (3, 511)])
-def test_the_decoder_starts_as_the_definition_does(clips, start):
-    assert farthest(decoder(SMALL, clips), start, 5) < WITHIN[torch.float32]
+def test_the_decoder_starts_like_the_reference(clips, start):
+    assert largest_error(decoder(SMALL, clips), start, 5) < WITHIN[torch.float32]
 
 
-def test_a_deep_decoder_goes_on_from_a_full_past():
-    """From the definition's, past 512 twice: the interpreter would take long to get there."""
+def test_a_deep_decoder_continues_from_a_full_past():
+    """Copies the reference's past, because the interpreter would be too slow to compute it."""
     clips, frame, fast = 3, torch.randn(3, DEEP.embedding), [decoder(DEEP, 3, d) for d in DTYPES]
-    slow, begun = definition(DEEP, clips), DEEP.receptive_field
+    slow, begun = reference(DEEP, clips), DEEP.receptive_field
     codes = torch.randint(CODES, (begun + 5, clips))
     for t in range(begun):
         slow.step(codes[t], frame.double())
@@ -276,7 +277,7 @@ def test_a_deep_decoder_goes_on_from_a_full_past():
             torch.testing.assert_close(logits, expected, atol=WITHIN[dtype], rtol=WITHIN[dtype])
 
 
-def test_a_run_draws_what_the_definition_draws():
+def test_a_run_samples_the_references_codes():
     of = decoder(TINY, 3)
     uniform = torch.from_numpy(uniforms(1, [4, 5, 6], 0, 16).T.copy())
     forced = torch.full((16, 3), DRAWN)
@@ -284,16 +285,16 @@ def test_a_run_draws_what_the_definition_draws():
     of.condition(torch.zeros(3, TINY.embedding))
     codes = of.run(uniform, forced)()
     assert codes[:5, 1].tolist() == list(range(5))
-    slow, code = definition(TINY, 3), torch.full((3,), 128)
-    for t, its in enumerate(codes):
+    slow, code = reference(TINY, 3), torch.full((3,), 128)
+    for t, sampled in enumerate(codes):
         logits = slow.step(code, torch.zeros(3, TINY.embedding).double())
         expected = draw(logits, uniform[t].double())
-        code = torch.from_numpy(its.astype(np.int64))
+        code = torch.from_numpy(sampled.astype(np.int64))
         free = forced[t] == DRAWN
         assert torch.equal(expected[free], code[free])
 
 
-def test_a_replay_of_the_receptive_field_restores_the_state_to_the_bit():
+def test_replaying_the_receptive_field_restores_the_state_exactly():
     reach, begun = TINY.receptive_field, 20
     whole, replayed = decoder(), decoder()
     replayed.step(torch.tensor([1, 2, 3]))
@@ -307,7 +308,7 @@ def test_a_replay_of_the_receptive_field_restores_the_state_to_the_bit():
             assert torch.equal(logits, again)
 
 
-def test_sizes_are_filled_up_to_whole_tiles():
+def test_sizes_are_padded_to_full_tiles():
     of = decoder(DEEP)
     assert {ring.shape[2] for ring in of._rings} == {64}
     assert of._gates[1].shape == (TAPS * 64 + of._side.shape[1], 2 * 64)

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nsynth_super.files import write_array
-from nsynth_super.grid import Mix
-from nsynth_super.pitch import frequency
-from nsynth_super.plan import Plan
+from nsynth_super.base.files import write_array
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes.pitch import frequency
+from nsynth_super.pack.grid import Mix
+from nsynth_super.pack.plan import Plan
 from nsynth_super.settings import SAMPLE_RATE, Settings, read
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
 
 
 def plan_of(workspace: Workspace) -> tuple[Settings, Plan]:

@@ -1,7 +1,7 @@
-"""Saves weights as training with TensorFlow does: slots, averages, a step beside them.
+"""Save weights like TensorFlow's training does, with slots, averages and a step.
 
-`tensorflow_checkpoint.py WEIGHTS.safetensors PREFIX`, a process of its own: TensorFlow and Triton,
-which PyTorch's optimizers bring, crash in one.
+`tensorflow_checkpoint.py WEIGHTS.safetensors PREFIX` runs in a separate process, because TensorFlow
+crashes in one process with Triton, which PyTorch's optimizers import.
 """
 
 import sys

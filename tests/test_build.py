@@ -1,4 +1,4 @@
-"""build.py with the real Apptainer, on images of a megabyte that are built in a blink."""
+"""build.py with the real Apptainer, on images of a megabyte that build in a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from building.builder import Builder
+from image_build.builder import Builder
 from nsynth_super import __version__
 
 BUILD = Path(__file__).parents[1] / "build.py"
@@ -53,11 +53,11 @@ From: {{{{ BASE }}}}
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A system of three programs, this machine's, to build images from without a network."""
+    """A base system of three local programs, to build images without a network."""
     if shutil.which("apptainer") is None:
         pytest.skip("needs Apptainer: tests/cluster/setup installs it on Debian 12")
     me = Builder.me()
-    if me.uid and (wrong := me.problems(False) + me.problems_with_running(False)):
+    if wrong := me.problems(False) + me.problems_with_running(False):
         pytest.skip(f"needs a user who can build: {wrong[0]}")
     root = tmp_path_factory.mktemp("base")
     for program in ("sh", "cat", "sleep"):
@@ -78,14 +78,14 @@ def _copy(file: Path, to: Path) -> None:
 
 
 class Workbench:
-    """A folder with a definition, and build.py run in it."""
+    """A folder with a definition, in which build.py runs."""
 
     def __init__(self, folder: Path, base: Path) -> None:
         self.folder, self._base = folder, base
         self.output = folder / "tiny.sif"
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
-        self.seconds = f"300.{os.getpid()}{time.monotonic_ns()}"  # nobody else sleeps so long
+        self.seconds = f"300.{os.getpid()}{time.monotonic_ns()}"  # unique to this test
         (folder / "note.txt").write_text("the image's test ran\n")
         self.define()
 
@@ -113,12 +113,12 @@ class Workbench:
         return process.returncode, out, err
 
     def sleeping(self) -> list[int]:
-        """Return the processes inside builds that a test has made slow."""
+        """Return the process ids of slow builds."""
         found = psutil.process_iter(["cmdline"])
         return [p.pid for p in found if p.info["cmdline"] == ["sleep", self.seconds]]
 
     def leftovers(self) -> list[str]:
-        """Return what only a build under way may have."""
+        """Return the temporary files of builds."""
         return [str(f) for f in (*self.folder.glob("*.part"), *self.scratch.iterdir())]
 
 
@@ -131,7 +131,7 @@ def bench(tmp_path: Path, base: Path) -> Workbench:
 
 @pytest.fixture
 def slow(bench: Workbench) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Return a function that starts a build of five minutes, and waits until that is at work."""
+    """Return a function that starts a build of five minutes, and waits until it runs."""
     started = []
 
     def start() -> subprocess.Popen[str]:
@@ -159,6 +159,7 @@ def test_an_image_is_built_tested_once_and_named(bench: Workbench) -> None:
     assert bench.leftovers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -169,7 +170,7 @@ def test_an_image_is_built_tested_once_and_named(bench: Workbench) -> None:
     ],
     ids=["post", "test", "label", "revision"],
 )
-def test_a_build_that_fails_leaves_the_old_image_as_it_was(
+def test_a_failed_build_leaves_the_old_image_unchanged(
     bench: Workbench, broken: dict[str, str], says: str
 ) -> None:
     bench.output.write_bytes(b"the old image")
@@ -181,13 +182,15 @@ def test_a_build_that_fails_leaves_the_old_image_as_it_was(
     assert bench.leftovers() == []
 
 
-def test_without_its_test_an_image_that_fails_it_is_built(bench: Workbench) -> None:
+@pytest.mark.slow
+def test_no_test_builds_an_image_whose_test_would_fail(bench: Workbench) -> None:
     bench.define(test="false")
     code, _, err = bench.build("--no-test")
     assert code == 0, err
     assert bench.output.exists()
 
 
+@pytest.mark.slow
 def test_a_sandbox_is_a_folder_and_never_replaces_one(bench: Workbench) -> None:
     sandbox = bench.folder / "box"
     code, out, err = bench.build("--sandbox", sandbox)
@@ -198,11 +201,12 @@ def test_a_sandbox_is_a_folder_and_never_replaces_one(bench: Workbench) -> None:
     (sandbox / "note.txt").write_text("changed")
     code, _, err = bench.build("--sandbox", sandbox)
     assert code == 2
-    assert "is there already" in err
+    assert "already exists" in err
     assert (sandbox / "note.txt").read_text() == "changed"
     assert bench.leftovers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)]
 )
@@ -220,7 +224,8 @@ def test_a_stopped_build_leaves_nothing_behind_and_nothing_running(
     assert bench.output.read_bytes() == b"the old image"
 
 
-def test_a_second_build_of_the_same_image_keeps_away(
+@pytest.mark.slow
+def test_a_second_build_of_the_same_image_is_refused(
     bench: Workbench, slow: Callable[[], subprocess.Popen[str]]
 ) -> None:
     slow()
@@ -230,8 +235,9 @@ def test_a_second_build_of_the_same_image_keeps_away(
     assert bench.sleeping()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_killed_build_left_is_in_nobodys_way(bench: Workbench, kind: str) -> None:
+def test_leftovers_of_a_killed_build_are_replaced(bench: Workbench, kind: str) -> None:
     left = bench.output.with_name("tiny.sif.part")
     if kind == "file":
         left.write_bytes(b"half an image")
@@ -242,27 +248,29 @@ def test_what_a_killed_build_left_is_in_nobodys_way(bench: Workbench, kind: str)
     assert bench.leftovers() == []
 
 
-def test_output_in_no_encoding_does_not_end_a_build(bench: Workbench) -> None:
+@pytest.mark.slow
+def test_output_that_is_not_utf8_does_not_stop_a_build(bench: Workbench) -> None:
     bench.define(post=r"printf 'caf\351\n'; echo and on")
     code, _, err = bench.build()
     assert code == 0, err
     assert "and on\n" in err
 
 
-def test_an_argument_arrives_with_its_commas_and_quotes(bench: Workbench) -> None:
+def test_commas_and_quotes_in_an_argument_are_kept(bench: Workbench) -> None:
     code, out, err = bench.build("--build-arg", 'REVISION=a,b "c"')
     assert code == 0, err
     assert 'org.opencontainers.image.revision a,b "c"\n' in out
 
 
-def test_a_folder_is_bound_for_the_time_of_the_build(bench: Workbench) -> None:
+def test_a_folder_is_bound_during_the_build(bench: Workbench) -> None:
     bench.define(post="cat /mnt/note.txt")
     code, _, err = bench.build("--no-test", "--bind", f"{bench.folder}:/mnt")
     assert code == 0, err
     assert "the image's test ran" in err
 
 
-def test_apptainer_needs_no_second_name(bench: Workbench) -> None:
+@pytest.mark.slow
+def test_apptainer_works_without_the_name_singularity(bench: Workbench) -> None:
     tools = bench.folder / "tools"
     tools.mkdir()
     for folder in ("/usr/sbin", "/sbin", "/usr/bin", "/bin"):

@@ -1,4 +1,4 @@
-"""check: everything that is wrong at once, what it will take, what comes next."""
+"""The `check` command: problems, estimates and the next command."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsynth_super.blocks import clips_done
-from nsynth_super.files import write_array
-from nsynth_super.plan import Plan
+from nsynth_super.base.files import write_array
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.blocks import clips_done
+from nsynth_super.pack.plan import Plan
 from nsynth_super.settings import inspect
-from nsynth_super.workspace import Workspace
 from tests.conftest import SETTINGS, write_note
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_check_says_how_much_and_how_long(
+def test_check_measures_the_speed_and_reports_size_and_time(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
-    done = command("check", "-w", workspace.root, "--json")
+    done = command("check", "-w", workspace.root, "--json", measures=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["clips"] == 18
@@ -37,7 +37,7 @@ def test_check_says_how_much_and_how_long(
     assert "ready: nsynth-super run" in plain.stdout
 
 
-def test_check_warns_of_a_note_that_sounds_another_pitch(
+def test_check_warns_about_a_note_at_another_pitch(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -46,29 +46,29 @@ def test_check_warns_of_a_note_that_sounds_another_pitch(
     assert done.returncode == 0
     assert done.stdout.startswith(
         "warning: audio_input/flute_60.wav: sounds 12 semitones lower than its file name says"
-        " -> is it flute_48? middle C is 60\n"
+        " -> if it is flute_48, rename it (middle C is 60)\n"
     )
     (problem,) = json.loads(command("check", "-w", workspace.root, "--json").stdout)["problems"]
     assert problem["level"] == "warning"
 
 
-def test_checks_estimate_grows_with_the_work(
-    make_workspace: Callable[..., Workspace], small_checkpoint: Path
+def test_the_estimate_is_proportional_to_the_samples(
+    make_workspace: Callable[..., Workspace], tiny_checkpoint: Path
 ):
-    """In one process, with one measured speed: the arithmetic, not the machine."""
-    from nsynth_super import check
-    from nsynth_super.engines import open_engine
+    """With a fixed speed, to test the arithmetic and not the machine."""
+    from nsynth_super.engines.opening import open_engine
+    from nsynth_super.reports import check
 
-    engine = open_engine(small_checkpoint)
+    engine = open_engine(tiny_checkpoint)
     engine.measure = lambda clips, seconds=0.0: 0.001 * clips  # type: ignore[method-assign]
     engine.measure_encoder = lambda: 0.0  # type: ignore[method-assign]
-    short = check.run(make_workspace("short", final_length=1_000), lambda: engine)
-    long = check.run(make_workspace("long", final_length=46_000), lambda: engine)
+    short = check.check_workspace(make_workspace("short", final_length=1_000), lambda: engine)
+    long = check.check_workspace(make_workspace("long", final_length=46_000), lambda: engine)
     assert short.seconds == pytest.approx(18 * 0.001 * 5_000, rel=0.02)
     assert long.seconds == pytest.approx(18 * 0.001 * 50_000, rel=0.02)
 
 
-def test_check_lists_every_problem_of_every_kind_at_once(
+def test_check_lists_problems_of_every_kind_at_once(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -80,17 +80,17 @@ def test_check_lists_every_problem_of_every_kind_at_once(
     )
     assert done.returncode == 2
     report = json.loads(done.stdout)
-    said = "\n".join(f"{p['where']}: {p['what']}" for p in report["problems"])
-    assert "oboe_48: missing" in said
-    assert "viola_60.wav: cannot be read" in said
-    assert "what.wav: does not name" in said
-    assert "none.safetensors: there is no checkpoint" in said
+    text = "\n".join(f"{p['where']}: {p['what']}" for p in report["problems"])
+    assert "oboe_48: missing" in text
+    assert "viola_60.wav: cannot be read" in text
+    assert "what.wav: the name has no" in text
+    assert "none.safetensors: does not exist" in text
     assert report["clips"] == 18
     assert report["seconds"] is None
     assert report["ready"] is False
 
 
-def test_check_prints_an_object_even_for_settings_that_are_none(tmp_path: Path, command: Command):
+def test_check_prints_json_for_missing_and_invalid_settings(tmp_path: Path, command: Command):
     (tmp_path / "settings.json").write_text("{")
     done = command("check", "-w", tmp_path, "--json")
     assert done.returncode == 2
@@ -99,38 +99,38 @@ def test_check_prints_an_object_even_for_settings_that_are_none(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("harm", "says"),
+    ("harm", "expected"),
     [
         (lambda w: w.plan.mkdir(), "plan.json"),
         (lambda w: w.plan.write_text("{"), "plan.json: is damaged"),
-        (lambda w: [f.unlink() for f in w.notes.iterdir()] and w.notes.rmdir(), "no such folder"),
-        (lambda w: (w.status_folder).mkdir() or w.settings.write_text("[]"), "no JSON object"),
-        (lambda w: (w.root / "odd.bin").write_bytes(b"x"), "odd.bin: is no checkpoint"),
+        (
+            lambda w: [f.unlink() for f in w.notes.iterdir()] and w.notes.rmdir(),
+            "audio_input: does not exist",
+        ),
+        (lambda w: (w.status_folder).mkdir() or w.settings.write_text("[]"), "a JSON object"),
+        (lambda w: (w.root / "odd.bin").write_bytes(b"x"), "odd.bin: is not a checkpoint"),
     ],
     ids=["plan is a folder", "plan is damaged", "no notes", "no settings", "odd checkpoint"],
 )
-def test_check_prints_one_object_whatever_is_wrong(
+def test_check_prints_one_json_object_for_any_damage(
     harm: Callable[[Workspace], object],
-    says: str,
+    expected: str,
     make_workspace: Callable[..., Workspace],
     command: Command,
 ):
     workspace = make_workspace()
     harm(workspace)
-    odd = ["--checkpoint", workspace.root / "odd.bin"] if "odd" in says else []
+    odd = ["--checkpoint", workspace.root / "odd.bin"] if "odd" in expected else []
     done = command("check", "-w", workspace.root, "--json", *odd)
     assert done.returncode == 2, done.stderr
     report = json.loads(done.stdout)
-    assert any(says in f"{p['where']}: {p['what']}" for p in report["problems"])
+    assert any(expected in f"{p['where']}: {p['what']}" for p in report["problems"])
     assert report["ready"] is False
 
 
 @pytest.mark.parametrize("change", ["settings", "note", "checkpoint"])
-def test_check_sees_what_run_would_refuse(
-    change: str, make_workspace: Callable[..., Workspace], command: Command
-):
-    workspace = make_workspace()
-    assert command("run", "-w", workspace.root).returncode == 0
+def test_check_reports_what_run_would_refuse(change: str, made_pack: Workspace, command: Command):
+    workspace = made_pack
     assert command("check", "-w", workspace.root).returncode == 0
     options = []
     if change == "settings":
@@ -149,25 +149,25 @@ def test_check_sees_what_run_would_refuse(
     assert command("check", "-w", workspace.root).returncode == (0 if options else 2)
 
 
-def test_check_does_not_count_what_is_of_no_use_to_this_pack(
+def test_check_counts_no_blocks_of_another_plan_as_done(
     make_workspace: Callable[..., Workspace],
-    small_checkpoint: Path,
+    tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     import shutil
 
-    from nsynth_super import check
-    from nsynth_super.engines import open_engine
+    from nsynth_super.engines.opening import open_engine
+    from nsynth_super.reports import check
 
     workspace = make_workspace()
     workspace.clips.mkdir()
     (workspace.clips / "00000-0123456789ab.npy").write_bytes(bytes(10**6))
     usage = shutil._ntuple_diskusage(10**9, 10**9, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert not check.run(workspace, lambda: open_engine(small_checkpoint)).ready
+    assert not check.check_workspace(workspace, lambda: open_engine(tiny_checkpoint)).ready
 
 
-def test_check_names_the_next_command_with_the_options_it_was_given(
+def test_check_prints_the_next_command_with_its_own_options(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace("a pack")
@@ -175,21 +175,21 @@ def test_check_names_the_next_command_with_the_options_it_was_given(
     assert f"ready: nsynth-super run -w '{workspace.root}' --fill-missing repeat" in done.stdout
 
 
-def test_check_refuses_what_the_disk_cannot_hold(
+def test_check_reports_a_disk_that_is_too_small(
     make_workspace: Callable[..., Workspace],
-    small_checkpoint: Path,
+    tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     import shutil
 
-    from nsynth_super import check
-    from nsynth_super.engines import open_engine
+    from nsynth_super.engines.opening import open_engine
+    from nsynth_super.reports import check
 
     workspace = make_workspace()
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
     )
-    report = check.run(workspace, lambda: open_engine(small_checkpoint))
+    report = check.check_workspace(workspace, lambda: open_engine(tiny_checkpoint))
     assert not report.ready
     assert "are free" in str(report.problems[0])
 

@@ -1,4 +1,4 @@
-"""The model's weights: found, verified, converted, downloaded."""
+"""Finding, verifying, converting and downloading the model's weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.problems import BadInput
+from nsynth_super.base.errors import BadInput
 from nsynth_super.wavenet import checkpoint, download, magenta_format, random
 from nsynth_super.wavenet.checkpoint import load, save, verified
 from tests.conftest import SMALL
@@ -26,7 +26,7 @@ WEIGHTS = random.weights(SMALL, 5)
 
 @pytest.fixture(scope="module")
 def tensorflow_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A TensorFlow checkpoint with what training leaves in one: slots, averages, a step."""
+    """A TensorFlow checkpoint as training writes it: with slots, averages and a step."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("reading TensorFlow's format needs the extra 'tensorflow'")
     folder = tmp_path_factory.mktemp("tf")
@@ -47,7 +47,7 @@ def packed(prefix: Path, destination: Path, *names: str) -> Path:
     return destination
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path):
+def test_saved_weights_load_unchanged(tmp_path: Path):
     save(WEIGHTS, tmp_path / "a.safetensors", "test")
     loaded = load(tmp_path / "a.safetensors")
     assert loaded.dimensions == SMALL
@@ -55,7 +55,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path):
         np.testing.assert_array_equal(loaded.weights[name], array)
 
 
-def test_the_hash_is_of_the_numbers_and_not_of_the_file(tmp_path: Path):
+def test_the_hash_depends_on_the_weights_and_not_on_the_file(tmp_path: Path):
     save(WEIGHTS, tmp_path / "a.safetensors", "one source")
     save(dict(reversed(WEIGHTS.items())), tmp_path / "b.safetensors", "another source")
     hashes = {load(tmp_path / f"{name}.safetensors").sha256 for name in "ab"}
@@ -67,7 +67,7 @@ def test_the_hash_is_of_the_numbers_and_not_of_the_file(tmp_path: Path):
 @pytest.mark.parametrize(
     "form", ["prefix", "index", "data", "folder", "tar", "folder of a tar", "parent"]
 )
-def test_a_tensorflow_checkpoint_is_read_however_it_is_named(
+def test_a_tensorflow_checkpoint_is_found_by_any_of_its_paths(
     tensorflow_prefix: Path, tmp_path: Path, form: str
 ):
     tar = packed(tensorflow_prefix, tmp_path / "wavenet-ckpt.tar")
@@ -96,17 +96,17 @@ def test_a_checkpoint_is_converted_once(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_slots_are_left_behind(tensorflow_prefix: Path):
+def test_optimizer_slots_are_not_read(tensorflow_prefix: Path):
     assert set(magenta_format.read(tensorflow_prefix)) == set(SMALL.shapes())
 
 
-def test_tensorflow_never_enters_this_process(tensorflow_prefix: Path):
-    """It and Triton, which PyTorch's optimizers import, crash in one process."""
+def test_tensorflow_is_never_imported_into_this_process(tensorflow_prefix: Path):
+    """TensorFlow crashes in one process with Triton, which PyTorch's optimizers import."""
     magenta_format.read(tensorflow_prefix)
     assert "tensorflow" not in sys.modules
 
 
-def test_a_truncated_tensorflow_file_is_one_line(tensorflow_prefix: Path, tmp_path: Path):
+def test_a_truncated_tensorflow_file_is_a_one_line_error(tensorflow_prefix: Path, tmp_path: Path):
     for ending in (".index", ".data-00000-of-00001"):
         source = Path(f"{tensorflow_prefix}{ending}")
         content = source.read_bytes()
@@ -116,45 +116,45 @@ def test_a_truncated_tensorflow_file_is_one_line(tensorflow_prefix: Path, tmp_pa
     assert len(str(bad.value).splitlines()) == 1
 
 
-def test_a_truncated_tar_is_one_line(tensorflow_prefix: Path, tmp_path: Path):
+def test_a_truncated_tar_is_an_error(tensorflow_prefix: Path, tmp_path: Path):
     tar = packed(tensorflow_prefix, tmp_path / "a.tar")
     tar.write_bytes(tar.read_bytes()[:5000])
-    with pytest.raises(BadInput, match=r"no whole \.tar"):
+    with pytest.raises(BadInput, match=r"invalid \.tar file"):
         load(tar)
 
 
 @pytest.fixture
 def unread(tmp_path: Path) -> Path:
-    """A folder with the names of a checkpoint's files, which nobody comes to read."""
+    """A folder with files named like a checkpoint's; their content is never read."""
     for ending in magenta_format.PUBLISHED_BYTES:
         (tmp_path / f"model.ckpt-200000{ending}").write_bytes(b"x")
     return tmp_path
 
 
-def test_without_tensorflow_the_line_says_what_to_install(
+def test_without_tensorflow_the_error_names_the_package(
     unread: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(BadInput, match=r"pip install 'nsynth-super\[tensorflow\]'"):
         load(unread)
     monkeypatch.setenv("NSYNTH_MAGENTA", "/no/python2.7")
-    with pytest.raises(BadInput, match=r"/no/python2.7: cannot be run .* -> mend \$NSYNTH_MAGENTA"):
+    with pytest.raises(BadInput, match=r"/no/python2.7: cannot be run .* -> fix \$NSYNTH_MAGENTA"):
         load(unread)
 
 
-def test_a_broken_tensorflow_is_not_the_checkpoints_fault(
+def test_a_broken_tensorflow_is_not_reported_as_a_broken_checkpoint(
     unread: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (unread / "tensorflow.py").write_text("raise ImportError('half of it is missing')")
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.syspath_prepend(unread)
     monkeypatch.setenv("PYTHONPATH", str(unread))
-    with pytest.raises(BadInput, match=r"fails here \(ImportError: half of it is missing\)"):
+    with pytest.raises(BadInput, match=r"failed \(ImportError: half of it is missing\)"):
         load(unread)
 
 
-def _hollow_tar(path: Path) -> Path:
-    """A .tar of the published sizes that takes no space."""
+def _sparse_tar(path: Path) -> Path:
+    """Write a sparse .tar file with members of the published sizes."""
     with path.open("wb") as file:
         for ending, size in magenta_format.PUBLISHED_BYTES.items():
             member = tarfile.TarInfo(f"wavenet-ckpt/model.ckpt-200000{ending}")
@@ -165,49 +165,49 @@ def _hollow_tar(path: Path) -> Path:
     return path
 
 
-def test_the_published_files_are_recognised_by_their_sizes(tmp_path: Path):
+def test_the_published_checkpoint_is_recognized_by_its_file_sizes(tmp_path: Path):
     prefix = tmp_path / "model.ckpt-200000"
     for ending, size in magenta_format.PUBLISHED_BYTES.items():
         with Path(f"{prefix}{ending}").open("wb") as file:
             file.truncate(size)
     assert magenta_format.is_published(prefix)
-    assert magenta_format.is_published(_hollow_tar(tmp_path / "wavenet-ckpt.tar"))
+    assert magenta_format.is_published(_sparse_tar(tmp_path / "wavenet-ckpt.tar"))
     with Path(f"{prefix}.index").open("ab") as file:
         file.write(b"x")
     assert not magenta_format.is_published(prefix)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"res_1/W": None}, "res_1/W: is missing"),
+        ({"res_1/W": None}, "res_1/W: missing from the checkpoint"),
         ({"res_1/W": np.zeros((1, 1, 5, 5), np.float32)}, "has shape [1, 1, 5, 5]"),
-        ({"res_1/W": WEIGHTS["res_1/W"].astype(np.float64)}, "is float64"),
-        ({"res_1/W": WEIGHTS["res_1/W"] * np.nan}, "not finite"),
+        ({"res_1/W": WEIGHTS["res_1/W"].astype(np.float64)}, "has dtype float64"),
+        ({"res_1/W": WEIGHTS["res_1/W"] * np.nan}, "contains NaN or infinity"),
     ],
 )
-def test_what_is_wrong_with_a_variable_is_named(change: dict[str, Any], says: str):
+def test_the_error_names_the_problem_of_a_variable(change: dict[str, Any], message: str):
     weights = {k: v for k, v in {**WEIGHTS, **change}.items() if v is not None}
     with pytest.raises(BadInput) as bad:
         verified(weights, "x")
-    assert says in str(bad.value)
+    assert message in str(bad.value)
 
 
-def test_a_checkpoint_of_something_else_is_not_a_page_of_lines():
+def test_the_problems_of_another_model_are_abbreviated():
     with pytest.raises(BadInput) as bad:
         verified({"foo/W": np.zeros(3, np.float32)}, "x")
     assert len(bad.value.problems) == 9
 
 
-def test_a_truncated_safetensors_is_one_line(tmp_path: Path):
+def test_a_truncated_safetensors_file_is_an_error(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     save(WEIGHTS, path, "test")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(BadInput, match="no whole safetensors"):
+    with pytest.raises(BadInput, match="invalid safetensors file"):
         load(path)
 
 
-def test_no_checkpoint_at_all_says_how_to_get_one():
+def test_the_error_without_a_checkpoint_names_the_command_to_download_one():
     with pytest.raises(BadInput, match="checkpoint fetch"):
         load(None)
 
@@ -233,11 +233,11 @@ class _Mirror(http.server.BaseHTTPRequestHandler):
     content = _tar_of_noise(3_000_000)
     break_after: int | None = None
     ranges = True
-    asked: list[str | None] = []  # noqa: RUF012 - one server at a time
+    requested: list[str | None] = []  # noqa: RUF012 - one server at a time
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
-        type(self).asked.append(wanted)
+        type(self).requested.append(wanted)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
         if self.path == "/none":
             self.send_error(404)
@@ -261,17 +261,17 @@ class _Mirror(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def mirror() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Mirror)
-    _Mirror.break_after, _Mirror.ranges, _Mirror.asked = None, True, []
+    _Mirror.break_after, _Mirror.ranges, _Mirror.requested = None, True, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
-def test_a_download_goes_on_where_it_broke_off(mirror: str, tmp_path: Path):
+def test_an_interrupted_download_resumes(mirror: str, tmp_path: Path):
     destination = tmp_path / "wavenet-ckpt.tar"
     _Mirror.break_after = 1_200_000
-    with pytest.raises(BadInput, match=r"broke off at 1,\d{3},\d{3} bytes"):
+    with pytest.raises(BadInput, match=r"stopped at 1,\d{3},\d{3} bytes"):
         download.fetch(f"{mirror}/x", destination, lambda done, total: None)
     assert not destination.exists()
     safe = download.partial_of(f"{mirror}/x", destination).stat().st_size
@@ -279,14 +279,14 @@ def test_a_download_goes_on_where_it_broke_off(mirror: str, tmp_path: Path):
     seen: list[tuple[int, int]] = []
     download.fetch(f"{mirror}/x", destination, lambda done, total: seen.append((done, total)))
     assert destination.read_bytes() == _Mirror.content
-    assert _Mirror.asked[-1] == f"bytes={safe}-"
+    assert _Mirror.requested[-1] == f"bytes={safe}-"
     assert seen[-1] == (3_000_000, 3_000_000)
     record = destination.with_suffix(".json").read_text()
     assert "sha256" in record
     assert mirror in record
 
 
-def test_a_server_without_ranges_starts_from_the_beginning(mirror: str, tmp_path: Path):
+def test_a_download_from_a_server_without_ranges_restarts(mirror: str, tmp_path: Path):
     destination = tmp_path / "wavenet-ckpt.tar"
     download.partial_of(f"{mirror}/x", destination).write_bytes(b"old" * 1000)
     _Mirror.ranges = False
@@ -294,35 +294,35 @@ def test_a_server_without_ranges_starts_from_the_beginning(mirror: str, tmp_path
     assert destination.read_bytes() == _Mirror.content
 
 
-def test_a_download_that_was_whole_before_its_rename_is_not_repeated(mirror: str, tmp_path: Path):
+def test_a_download_interrupted_before_its_rename_is_not_repeated(mirror: str, tmp_path: Path):
     destination = tmp_path / "wavenet-ckpt.tar"
     download.partial_of(f"{mirror}/x", destination).write_bytes(_Mirror.content)
     download.fetch(f"{mirror}/x", destination, lambda done, total: None)
     assert destination.read_bytes() == _Mirror.content
-    assert len(_Mirror.asked) == 1
+    assert len(_Mirror.requested) == 1
 
 
-def test_what_is_there_already_is_not_asked_for(mirror: str, tmp_path: Path):
+def test_a_complete_download_is_not_repeated(mirror: str, tmp_path: Path):
     for _ in range(2):
         download.fetch(f"{mirror}/x", tmp_path / "wavenet-ckpt.tar", lambda done, total: None)
-    assert len(_Mirror.asked) == 1
+    assert len(_Mirror.requested) == 1
 
 
-def test_a_page_in_place_of_a_tar_is_refused(
+def test_a_web_page_instead_of_a_tar_is_rejected(
     mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(_Mirror, "content", b"<html>not here</html>" * 100)
-    with pytest.raises(BadInput, match=r"is no \.tar"):
+    with pytest.raises(BadInput, match=r"is not a \.tar file"):
         download.fetch(f"{mirror}/x", tmp_path / "wavenet-ckpt.tar", lambda done, total: None)
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == []
 
 
-def test_what_the_server_does_not_have_names_the_mirror_option(mirror: str, tmp_path: Path):
+def test_the_error_for_a_missing_file_names_the_mirror_option(mirror: str, tmp_path: Path):
     with pytest.raises(BadInput, match=r"404.*--url"):
         download.fetch(f"{mirror}/none", tmp_path / "a.tar", lambda done, total: None)
 
 
-def test_the_fetched_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_downloaded_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("NSYNTH_CACHE", str(tmp_path))
     assert checkpoint.default_path() is None
     checkpoint.fetched_path().write_bytes(b"")
@@ -331,10 +331,10 @@ def test_the_fetched_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch, 
     assert checkpoint.default_path() == Path("/elsewhere")
 
 
-def test_what_is_safetensors_already_is_verified_and_copied(
+def test_convert_verifies_and_copies_a_safetensors_file(
     small_checkpoint: Path, tmp_path: Path, command
 ) -> None:
-    """As the image's build does with whatever it is given."""
+    """The image build relies on it, because it converts checkpoints of any format."""
     copy = tmp_path / "copy.safetensors"
     assert command("checkpoint", "convert", small_checkpoint, copy).returncode == 0
     assert checkpoint.load(copy).sha256 == checkpoint.load(small_checkpoint).sha256

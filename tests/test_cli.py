@@ -1,4 +1,4 @@
-"""The command line as a newcomer meets it: real processes, real folders."""
+"""The command line, in processes, folders and a terminal."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nsynth_super import progress
-from nsynth_super.workspace import Workspace
-from tests.conftest import nsynth_super
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.runtime import progress
+from tests.commands import start
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_a_pack_from_notes_to_pads_in_one_command(
+def test_run_makes_a_pack_and_a_second_run_changes_nothing(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -39,39 +40,38 @@ def test_a_pack_from_notes_to_pads_in_one_command(
     before = {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*.[nb][pi][yn]")}
     again = command("run", "-w", workspace.root)
     assert again.returncode == 0
-    assert "0 notes encoded, the plan stands" in again.stderr
-    assert "18 clips are there, 0 of them made now" in again.stderr
+    assert "0 notes encoded, the plan is unchanged" in again.stderr
+    assert "18 clips complete, 0 of them new" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_the_three_stages_are_the_same_as_run(
-    make_workspace: Callable[..., Workspace], command: Command
+@pytest.mark.slow
+def test_the_three_stages_make_the_same_pads_as_run(
+    made_pack: Workspace, make_workspace: Callable[..., Workspace], command: Command
 ):
-    whole, staged = make_workspace("whole"), make_workspace("staged")
-    assert command("run", "-w", whole.root).returncode == 0
+    whole, staged = made_pack, make_workspace("staged")
     for stage in ("prepare", "generate", "pads"):
         assert command(stage, "-w", staged.root).returncode == 0
     for pad in whole.pads.glob("*.bin"):
         assert pad.read_bytes() == (staged.pads / pad.name).read_bytes()
 
 
-def test_a_seed_makes_a_pack_and_another_seed_another(
-    make_workspace: Callable[..., Workspace], command: Command
+@pytest.mark.slow
+def test_another_seed_makes_another_pack_and_stays_in_the_plan(
+    made_pack: Workspace, make_workspace: Callable[..., Workspace], command: Command
 ):
-    packs = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        workspace = make_workspace(name)
-        assert command("run", "-w", workspace.root, "--seed", seed).returncode == 0
-        packs.append(workspace.pad("flute_oboe_tin_drum_viola").read_bytes())
-    assert packs[0] == packs[1] != packs[2]
-    # The stages behind prepare take the seed from the plan; prepare wants it said again.
+    workspace = make_workspace("another")
+    assert command("run", "-w", workspace.root, "--seed", 2).returncode == 0
+    pads = [w.pad("flute_oboe_tin_drum_viola").read_bytes() for w in (made_pack, workspace)]
+    assert pads[0] != pads[1]
+    # Later stages take the seed from the plan; prepare requires the option again.
     assert command("generate", "-w", workspace.root).returncode == 0
     refused = command("prepare", "-w", workspace.root)
     assert refused.returncode == 2
     assert "seed: was 2, is 0" in refused.stderr
 
 
-def test_prepare_refuses_with_every_problem_of_every_note(
+def test_prepare_reports_the_problems_of_all_notes(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -83,7 +83,10 @@ def test_prepare_refuses_with_every_problem_of_every_note(
     assert not workspace.embeddings.exists()
 
 
-def test_gaps_are_filled_when_asked(make_workspace: Callable[..., Workspace], command: Command):
+@pytest.mark.slow
+def test_missing_notes_are_filled_with_an_option(
+    make_workspace: Callable[..., Workspace], command: Command
+):
     workspace = make_workspace()
     (workspace.notes / "oboe_48.wav").unlink()
     assert command("run", "-w", workspace.root).returncode == 2
@@ -95,7 +98,7 @@ def test_gaps_are_filled_when_asked(make_workspace: Callable[..., Workspace], co
     )
 
 
-def test_new_makes_a_workspace_that_says_what_to_do(tmp_path: Path, command: Command):
+def test_new_creates_a_workspace_and_prints_the_next_steps(tmp_path: Path, command: Command):
     done = command("new", tmp_path / "my-pack")
     assert done.returncode == 0
     assert "nsynth-super check" in done.stdout
@@ -105,15 +108,14 @@ def test_new_makes_a_workspace_that_says_what_to_do(tmp_path: Path, command: Com
     assert all("audio_input" in problem["where"] for problem in report["problems"])
     again = command("new", tmp_path / "my-pack")
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
-def test_status_tells_from_another_shell(
-    make_workspace: Callable[..., Workspace], command: Command
+def test_status_reports_every_stage_from_another_process(
+    made_pack: Workspace, make_workspace: Callable[..., Workspace], command: Command
 ):
-    workspace = make_workspace()
-    assert "there is no plan yet" in command("status", "-w", workspace.root).stdout
-    assert command("run", "-w", workspace.root).returncode == 0
+    new, workspace = make_workspace("new"), made_pack
+    assert "no plan yet" in command("status", "-w", new.root).stdout
     status = json.loads(command("status", "-w", workspace.root, "--json").stdout)
     assert (status["clips"], status["clips_total"], status["pads"]) == (18, 18, 1)
     assert {run["stage"]: run["state"] for run in status["runs"]} == {
@@ -124,63 +126,61 @@ def test_status_tells_from_another_shell(
     assert "18 of 18 (100.0%)" in command("status", "-w", workspace.root).stdout
 
 
-def test_status_follows_a_run_and_notices_its_death(
-    make_workspace: Callable[..., Workspace], command: Command, small_checkpoint: Path
+def test_status_reports_a_running_and_a_killed_stage(
+    make_workspace: Callable[..., Workspace], command: Command, tiny_checkpoint: Path
 ):
     workspace = make_workspace(final_length=60_000)
     assert command("prepare", "-w", workspace.root).returncode == 0
-    environment = {**os.environ, "NSYNTH_CHECKPOINT": str(small_checkpoint)}
-    process = subprocess.Popen(
-        nsynth_super("-q", "generate", "-w", workspace.root), env=environment
-    )
+    environment = {**os.environ, "NSYNTH_CHECKPOINT": str(tiny_checkpoint)}
+    with open(os.devnull, "r+") as nothing:
+        words = ["-q", "generate", "-w", workspace.root]
+        process = start(words, environment, (nothing, nothing, nothing))
     try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        out = ""
+        while "running" not in out:
+            assert process.is_alive()
             out = command("status", "-w", workspace.root).stdout
-            if "running" in out:
-                break
         assert "clips an hour" in out
     finally:
         process.kill()
-        process.wait()
+        process.join()
     assert "killed?" in command("status", "-w", workspace.root).stdout
 
 
-def test_a_log_gets_plain_lines_and_a_terminal_a_bar(
-    make_workspace: Callable[..., Workspace], command: Command, small_checkpoint: Path
+def test_a_terminal_gets_a_progress_bar(
+    make_workspace: Callable[..., Workspace], command: Command, tiny_checkpoint: Path
 ):
-    workspace = make_workspace(final_length=20_000)
+    workspace = make_workspace()
     assert command("prepare", "-w", workspace.root).returncode == 0
-    environment = {**os.environ, "NSYNTH_CHECKPOINT": str(small_checkpoint)}
+    environment = {**os.environ, "NSYNTH_CHECKPOINT": str(tiny_checkpoint)}
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    process = subprocess.Popen(
-        nsynth_super("generate", "-w", workspace.root), env=environment, stderr=follower
-    )
-    os.close(follower)
+    with open(os.devnull, "r+") as nothing, open(follower, "wb", buffering=0) as terminal:
+        process = start(
+            ["generate", "-w", workspace.root], environment, (nothing, nothing, terminal)
+        )
     shown = b""
-    while True:
-        try:
-            piece = os.read(leader, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    assert process.wait() == 0
+    with suppress(OSError):  # Linux raises EIO once the terminal is closed
+        while piece := os.read(leader, 4096):
+            shown += piece
+    os.close(leader)
+    process.join()
+    assert process.exitcode == 0
     assert b"\r" in shown
     assert b"% |" in shown
     assert b"left" in shown
 
-    for path in workspace.clips.iterdir():
-        path.unlink()
+
+def test_a_log_gets_plain_lines(make_workspace: Callable[..., Workspace], command: Command):
+    workspace = make_workspace()
+    assert command("prepare", "-w", workspace.root).returncode == 0
     log = command("generate", "-w", workspace.root).stderr
     assert "\r" not in log
     assert "clips an hour" in log
     assert len(log.splitlines()) < 10
 
 
-def test_quiet_is_quiet_wherever_it_stands(
+def test_quiet_prints_nothing_before_or_after_the_command(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -189,34 +189,70 @@ def test_quiet_is_quiet_wherever_it_stands(
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_log_gets_a_line_every_minute_and_sooner_at_first(
+def test_a_log_gets_a_line_every_minute_and_more_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    told = progress.Progress("generate", 1000, "clips", tmp_path / "status.json")
+    log = progress.Progress("generate", 1000, "clips", tmp_path / "status.json")
     for _ in range(600):
         now += 1.0
-        told.advance(1)
+        log.advance(1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 + 9
     assert lines[-1].startswith("generate: 570/1000 clips (57.0%), 3,600 clips an hour, 7 min left")
 
 
-def test_status_of_something_that_is_no_workspace_says_so(tmp_path: Path, command: Command):
+def test_status_refuses_a_folder_that_is_not_a_workspace(tmp_path: Path, command: Command):
     done = command("status", "-w", tmp_path)
     assert done.returncode == 2
-    assert "is no workspace" in done.stderr
+    assert "is not a workspace" in done.stderr
 
 
-def test_wrong_device_settings_are_refused_before_anything_runs(
+def test_missing_synth_settings_are_refused_before_anything_runs(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
-    done = command("run", "-w", workspace.root, "--device-settings", workspace.root / "none.json")
+    done = command("run", "-w", workspace.root, "--synth-settings", workspace.root / "none.json")
     assert done.returncode == 2
-    assert "name the device's own settings.json" in done.stderr
+    assert "give the synth's settings.json" in done.stderr
     assert not workspace.embeddings.exists()
+
+
+def test_device_settings_is_a_deprecated_name_of_synth_settings(
+    made_pack: Workspace, tmp_path: Path, command: Command
+):
+    given = tmp_path / "synth.json"
+    given.write_text(json.dumps({"midi": {"channel": 7}}))
+    results = []
+    for option, notes in (
+        ("--synth-settings", ""),
+        ("--device-settings", "note: --device-settings is deprecated -> use --synth-settings\n"),
+    ):
+        made_pack.synth_settings.unlink()
+        done = command("pads", "-w", made_pack.root, option, given)
+        assert done.returncode == 0, done.stderr
+        assert "".join(re.findall("note: .*\n", done.stderr)) == notes
+        results.append(made_pack.synth_settings.read_text())
+    assert json.loads(results[0])["midi"]["channel"] == 7
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-100], lambda _: b"[1, 2]", lambda _: b"\xff\x00"],
+    ids=["truncated", "other JSON", "binary"],
+)
+def test_a_damaged_manifest_stops_no_command_and_is_written_again(
+    damage: Callable[[bytes], bytes], made_pack: Workspace, tmp_path: Path, command: Command
+):
+    intact = made_pack.manifest.read_bytes()
+    made_pack.manifest.write_bytes(damage(intact))
+    for words in (["check"], ["status"], ["preview", "--export", tmp_path / "pad.html"], ["pads"]):
+        done = command(*words, "-w", made_pack.root)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    assert made_pack.manifest.read_bytes() == intact
 
 
 @pytest.mark.parametrize(
@@ -230,10 +266,10 @@ def test_wrong_device_settings_are_refused_before_anything_runs(
         ["nonsense"],
         ["checkpoint", "random", "weights.bin"],
         ["export"],
-        ["pads", "--device-settings", "nowhere.json"],
+        ["pads", "--synth-settings", "nowhere.json"],
     ],
 )
-def test_wrong_use_is_exit_code_2_and_no_traceback(
+def test_wrong_usage_exits_with_2_and_no_traceback(
     words: list[str], command: Command, tmp_path: Path
 ):
     done = command(*words, cwd=tmp_path)
@@ -242,27 +278,27 @@ def test_wrong_use_is_exit_code_2_and_no_traceback(
     assert done.stderr
 
 
-def test_a_bug_is_one_line_and_a_traceback_only_with_v(
-    make_workspace: Callable[..., Workspace], small_checkpoint: Path
+def test_a_bug_prints_one_line_and_a_traceback_only_with_v(
+    make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
-    code = (
-        "import nsynth_super.status as s; s.collect = lambda w: 1 / 0\n"
-        "from nsynth_super.cli import main; main()"
-    )
+    bug = "import nsynth_super.reports.status as s; s.collect = lambda w: 1 / 0"
     for words, traced in (([], False), (["-v"], True)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words, "status", "-w", workspace.root],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = command(*words, "status", "-w", workspace.root, before=bug)
         assert done.returncode == 1
         assert ("Traceback" in done.stderr) is traced
         assert "ZeroDivisionError" in done.stderr
 
 
-def test_checkpoint_random_and_verify(command: Command, tmp_path: Path):
+def test_the_program_runs_as_a_module(new_process: Command, tmp_path: Path):
+    words = [sys.executable, "-m", "nsynth_super"]
+    done = subprocess.run([*words, "status"], cwd=tmp_path, capture_output=True, text=True)
+    from_console_script = new_process("status", cwd=tmp_path)
+    assert done.returncode == from_console_script.returncode == 2
+    assert done.stderr == from_console_script.stderr != ""
+
+
+def test_checkpoint_verify_accepts_the_result_of_random(command: Command, tmp_path: Path):
     path = tmp_path / "tiny.safetensors"
     sizes = [
         "--width",
@@ -283,9 +319,10 @@ def test_checkpoint_random_and_verify(command: Command, tmp_path: Path):
     assert command("checkpoint", "verify", tmp_path / "none").returncode == 2
 
 
-def test_nothing_but_decoding_waits_for_torch():
+@pytest.mark.process
+def test_only_decoding_imports_torch():
     code = (
-        "import sys, nsynth_super.cli, nsynth_super.check, nsynth_super.status\n"
+        "import sys, nsynth_super.cli, nsynth_super.reports.check, nsynth_super.reports.status\n"
         "from nsynth_super.stages import prepare, generate, pads, export\n"
         "assert 'torch' not in sys.modules and 'tensorflow' not in sys.modules"
     )
@@ -293,7 +330,7 @@ def test_nothing_but_decoding_waits_for_torch():
 
 
 def imported_by(*words: object, folder: Path, ends: int = 0) -> set[str]:
-    """Return the modules that a command has imported when it ends; it runs in `folder`."""
+    """Return the modules that a command run in `folder` imports."""
     code = (
         "import sys\n"
         "from nsynth_super.cli import main\n"
@@ -308,11 +345,10 @@ def imported_by(*words: object, folder: Path, ends: int = 0) -> set[str]:
     return set(done.stderr.rpartition("imported:")[2].split())
 
 
-def test_a_command_that_needs_no_model_imports_nothing_that_only_a_model_needs(
-    make_workspace: Callable[..., Workspace], command: Command
+def test_commands_without_a_model_do_not_import_its_libraries(
+    made_pack: Workspace, make_workspace: Callable[..., Workspace]
 ):
-    pack, bad = make_workspace().root, make_workspace("bad")
-    assert command("run", "-w", pack).returncode == 0
+    pack, bad = made_pack.root, make_workspace("bad")
     bad.settings.write_text("{")
     for_a_model = {"torch", "tensorflow", "safetensors", "requests"}
     for_sound = {"soundfile", "soxr"}
@@ -321,6 +357,6 @@ def test_a_command_that_needs_no_model_imports_nothing_that_only_a_model_needs(
         assert "nsynth_super.cli" in found
         assert not found & (for_a_model | for_sound), words
     assert not imported_by("export", "wav", folder=pack) & for_a_model
-    # `check` knows what a model is, but opens none where there is none, or none is named.
+    # `check` opens no model if there is none.
     for folder in (pack, bad.root):
         assert not imported_by("check", folder=folder, ends=2) & {"torch", "tensorflow", "requests"}

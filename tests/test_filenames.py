@@ -1,4 +1,4 @@
-"""Recordings named by note: read, heard, and put into a workspace."""
+"""Detecting notes by file name and pitch, and importing them into a workspace."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from nsynth_super import adding, naming
-from nsynth_super.guess import Guess, guess, read
-from nsynth_super.pitch import frequency
-from nsynth_super.problems import BadInput
+from nsynth_super.base.errors import BadInput
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes import importing, instrument_names
+from nsynth_super.notes.filenames import Guess, guess, read
+from nsynth_super.notes.pitch import frequency
 from nsynth_super.settings import inspect
-from nsynth_super.workspace import Workspace
 from tests.conftest import SETTINGS, write_note
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -29,7 +30,7 @@ def record(folder: Path, **pitches: float) -> Path:
 
 
 def record_all(folder: Path, pitches: dict[str, float]) -> Path:
-    """Write a tone under each name, at its MIDI pitch."""
+    """Write a tone for each file name, at its MIDI pitch."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, pitch in pitches.items():
         write_note(folder / f"{name}.wav", frequency(pitch), seconds=1.0)
@@ -84,41 +85,45 @@ def names(found: Guess) -> dict[str, str]:
         ("H3", [], None, 100),
     ],
 )
-def test_a_files_name_is_read(stem: str, pitches: list[int], rest: str | None, velocity: int):
-    readings, struck = read(stem)
+def test_a_file_name_gives_notes_instrument_and_velocity(
+    stem: str, pitches: list[int], rest: str | None, velocity: int
+):
+    readings, found_velocity = read(stem)
     assert [reading.pitch for reading in readings] == pitches
-    assert struck == velocity
+    assert found_velocity == velocity
     if rest is not None:
         assert readings[-1].rest.strip(" -_.") == rest
 
 
 @pytest.mark.parametrize(("middle_c", "shift"), [("C3", 12), ("C4", 0), ("C5", -12)])
-def test_the_recordings_say_what_middle_c_is_called(tmp_path: Path, middle_c: str, shift: int):
-    """DEVICE.md 2 no. 23: the same name is one to two octaves off from program to program."""
+def test_the_name_of_middle_c_is_detected_from_the_pitches(
+    tmp_path: Path, middle_c: str, shift: int
+):
+    """Programs disagree by one or two octaves about the same note name."""
     written = {"C3": 48, "A#3": 58, "Bb4": 70, "E5": 76}
     record_all(tmp_path / "harp", {name: pitch + shift for name, pitch in written.items()})
     found = guess(tmp_path / "harp")
     assert found.middle_c == middle_c
-    assert found.because == "4 of 4 recordings sound so"
+    assert found.because == "matches the pitch of 4 of 4 recordings"
     assert names(found) == {name: f"harp_{pitch + shift}" for name, pitch in written.items()}
     assert found.problems == []
 
 
-def test_the_majority_decides_and_the_rest_is_told(tmp_path: Path):
+def test_the_majority_decides_and_other_recordings_get_a_warning(tmp_path: Path):
     record(tmp_path / "harp", C3=60, D3=62, E3=64, F3=53, G3=56.4)
     found = guess(tmp_path / "harp")
-    assert (found.middle_c, found.because) == ("C3", "3 of 4 recordings sound so")
+    assert (found.middle_c, found.because) == ("C3", "matches the pitch of 3 of 4 recordings")
     assert names(found)["F3"] == "harp_65"
     assert [str(problem) for problem in found.problems] == [
-        "F3.wav: becomes MIDI 65, and sounds -12.0 semitones from it"
-        " -> listen to it: rename it if its name is wrong",
-        "G3.wav: becomes MIDI 67, and sounds -10.6 semitones from it"
-        " -> listen to it: rename it if its name is wrong",
+        "F3.wav: is named MIDI 65, but sounds -12.0 semitones from it"
+        " -> listen to it, and rename it if the name is wrong",
+        "G3.wav: is named MIDI 67, but sounds -10.6 semitones from it"
+        " -> listen to it, and rename it if the name is wrong",
     ]
 
 
 @pytest.mark.parametrize("pitches", [{"C3": 60, "D4": 62}, {"C3": None}])
-def test_what_nobody_can_hear_is_assumed_and_said(tmp_path: Path, pitches: dict[str, Any]):
+def test_c4_is_assumed_if_the_pitches_are_inconclusive(tmp_path: Path, pitches: dict[str, Any]):
     folder = tmp_path / "drum"
     record_all(folder, {name: at for name, at in pitches.items() if at is not None})
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
@@ -128,18 +133,18 @@ def test_what_nobody_can_hear_is_assumed_and_said(tmp_path: Path, pitches: dict[
     assert "assumed" in found.because
     assert names(found)["E3"] == "drum_52"
     forced = guess(folder, middle_c="C5")
-    assert (forced.middle_c, forced.because) == ("C5", "as you say")
+    assert (forced.middle_c, forced.because) == ("C5", "from --middle-c")
     assert names(forced)["E3"] == "drum_40"
 
 
-def test_midi_numbers_are_what_they_are(tmp_path: Path):
+def test_midi_numbers_do_not_depend_on_middle_c(tmp_path: Path):
     found = guess(record_all(tmp_path / "harp", {"060": 60, "harp_72": 72}))
     assert names(found) == {"060": "harp_60", "harp_72": "harp_72"}
     assert "MIDI numbers" in found.because
     assert names(guess(tmp_path / "harp", middle_c="C3")) == names(found)
 
 
-def test_what_is_heard_decides_between_readings(tmp_path: Path):
+def test_the_pitch_resolves_ambiguous_names(tmp_path: Path):
     recordings = {
         "juno-106-060": 60,
         "juno-106-062": 62,
@@ -155,7 +160,7 @@ def test_what_is_heard_decides_between_readings(tmp_path: Path):
         "01 harp 64 44": 64,
     }
     why_not = {each.path.stem: each.why_not for each in found.recordings}
-    assert why_not["noise 64 44"] == "may be 64 or 44"
+    assert why_not["noise 64 44"] == "ambiguous: 64 or 44"
 
 
 def test_numbers_in_every_name_belong_to_the_instrument(tmp_path: Path):
@@ -165,27 +170,28 @@ def test_numbers_in_every_name_belong_to_the_instrument(tmp_path: Path):
     assert set(names(found).values()) == {"harp_60", "harp_62"}
 
 
-def test_numbers_that_tell_instruments_apart_stay(tmp_path: Path):
-    of_nsynth = {"bass_synthetic_068-036-100": 36, "bass_synthetic_098-040-100": 40}
-    found = guess(record_all(tmp_path / "nsynth", of_nsynth))
+def test_numbers_that_distinguish_known_instruments_are_kept(tmp_path: Path):
+    nsynth_names = {"bass_synthetic_068-036-100": 36, "bass_synthetic_098-040-100": 40}
+    found = guess(record_all(tmp_path / "nsynth", nsynth_names))
     assert set(names(found).values()) == {"bass_synthetic_068_36", "bass_synthetic_098_40"}
     synths = record_all(tmp_path / "synths", {"synth-1-C4": 60, "synth-2-E4": 64})
     found = guess(synths, known=["synth-1", "synth-2"])
     assert set(names(found).values()) == {"synth-1_60", "synth-2_64"}
 
 
-def test_numbers_that_seem_to_tell_instruments_apart_are_told(tmp_path: Path):
+def test_ignored_numbers_that_seem_to_distinguish_instruments_get_a_warning(tmp_path: Path):
     tones = {"synth-1-C4": 60, "synth-1-D4": 62, "synth-2-E4": 64, "synth-2-F4": 65}
     found = guess(record_all(tmp_path / "synths", tones))
-    [said] = map(str, found.problems)
-    assert said.startswith("synth: is made of recordings with different numbers in their names (1")
+    [warning] = map(str, found.problems)
+    expected = "synth: combines recordings with different numbers in their names (1"
+    assert warning.startswith(expected)
     takes = {"C4-1": 60, "D4-1": 62, "C4-2": 60, "D4-2": 62}
     assert guess(record_all(tmp_path / "takes", takes)).problems == []
     counted = {"01 C4": 60, "02 D4": 62, "03 E4": 64}
     assert guess(record_all(tmp_path / "counted", counted)).problems == []
 
 
-def test_several_instruments_and_the_settings_spelling(tmp_path: Path):
+def test_several_instruments_get_the_spelling_of_the_settings(tmp_path: Path):
     recordings = {"Tin Drum C4": 60, "flute-C4": 60, "FLUTE-D4": 62, "E4": 64, "Émile D4": 62}
     found = guess(record_all(tmp_path / "My Sounds", recordings), known=["tin_drum", "viola"])
     assert names(found) == {
@@ -202,15 +208,15 @@ def test_several_instruments_and_the_settings_spelling(tmp_path: Path):
 @pytest.mark.parametrize(
     ("velocity", "taken"), [(100, "C4-f"), (80, "C4-mf"), (1, "C4-pp"), (127, "C4-ff-rr1")]
 )
-def test_of_several_takes_the_one_struck_as_wished(tmp_path: Path, velocity: int, taken: str):
+def test_the_take_closest_to_the_velocity_is_used(tmp_path: Path, velocity: int, taken: str):
     takes = dict.fromkeys(("C4-pp", "C4-mf", "C4-f", "C4-ff-rr1", "C4-ff-rr2"), 60)
     found = guess(record_all(tmp_path / "harp", takes), velocity=velocity)
     assert names(found) == {taken: "harp_60"}
     others = [each.why_not for each in found.recordings if each.name is None]
-    assert others == [f"{taken}.wav is taken"] * 4
+    assert others == [f"{taken}.wav is used instead"] * 4
 
 
-def test_what_cannot_be_taken_says_why(tmp_path: Path):
+def test_recordings_that_cannot_be_imported_have_a_reason(tmp_path: Path):
     folder = record_all(tmp_path / "harp", {"C4": 60, "kick": 40, "日本 D4": 62})
     (folder / "E4.wav").write_bytes(b"no sound")
     soundfile.write(folder / "F4.wav", np.zeros(16_000), 16_000)
@@ -224,24 +230,24 @@ def test_what_cannot_be_taken_says_why(tmp_path: Path):
     assert why_not.pop("E4").startswith("cannot be read")
     assert why_not == {
         "C4": "",
-        "kick": "names no note",
-        "日本 D4": "no name for the instrument can be made of it",
-        "F4": "is silent in its first four seconds",
-        "G10": "would be MIDI 139",
+        "kick": "no note in the name",
+        "日本 D4": "no usable instrument name",
+        "F4": "the first four seconds are silent",
+        "G10": "MIDI 139 is out of range",
     }
 
 
-def test_nothing_to_take_is_one_line(tmp_path: Path):
-    with pytest.raises(BadInput, match="no sound file lies in it"):
+def test_a_folder_without_usable_recordings_is_refused(tmp_path: Path):
+    with pytest.raises(BadInput, match="contains no sound files"):
         guess(tmp_path)
     with pytest.raises(BadInput, match="cannot be read"):
         guess(tmp_path / "none")
     record(tmp_path, kick=40, snare=50)
-    with pytest.raises(BadInput, match=r"nothing can be taken from it: names no note \(2\)"):
+    with pytest.raises(BadInput, match=r"no recording can be used: no note in the name \(2\)"):
         guess(tmp_path)
 
 
-def test_a_folder_becomes_notes_that_check_takes(
+def test_a_folder_is_imported_as_notes_that_pass_check(
     tmp_path: Path, make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -261,7 +267,7 @@ def test_a_folder_becomes_notes_that_check_takes(
     assert lines[0].split() == ["file", "note", "MIDI", "heard", "becomes"]
     row = next(line for line in lines if line.startswith("tin drum-C3-mf.wav"))
     assert row.split()[2:] == ["C3", "60", "60", "+0", "cents", "tin_drum_60.wav"]
-    assert lines[-1] == "middle C (MIDI 60) is C3: 12 of 12 recordings sound so"
+    assert lines[-1] == "middle C (MIDI 60) is C3: matches the pitch of 12 of 12 recordings"
     assert {path: path.read_bytes() for path in source.iterdir()} == before
     copied = workspace.notes / "oboe_60.wav"
     assert copied.read_bytes() == (source / "Oboe-C3-mf.wav").read_bytes()
@@ -272,13 +278,13 @@ def test_a_folder_becomes_notes_that_check_takes(
     assert "0 written" in again.stderr
     refused = command("notes", source, "--guess", "-w", workspace.root, "--velocity", 33)
     assert refused.returncode == 2
-    assert "audio_input/oboe_60: there is another recording already" in refused.stderr
+    assert "audio_input/oboe_60: another recording exists" in refused.stderr
     words = ("--velocity", 33, "--replace")
     assert command("notes", source, "--guess", "-w", workspace.root, *words).returncode == 0
     assert copied.read_bytes() == (source / "Oboe-C3-pp.wav").read_bytes()
 
 
-def test_what_the_settings_want_and_the_folder_lacks_is_said(
+def test_an_import_reports_what_is_still_missing(
     tmp_path: Path, make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -286,51 +292,51 @@ def test_what_the_settings_want_and_the_folder_lacks_is_said(
     source = record_all(tmp_path / "samples", {"flute C4": 60, "flute D4": 62, "harp C4": 60})
     done = command("notes", source, "--guess", "-w", workspace.root)
     assert done.returncode == 0, done.stderr
-    said = done.stderr.splitlines()
+    lines = done.stderr.splitlines()
     assert (
-        "note: audio_input/flute_48: missing -> `run --fill-missing repitch` fills them in; "
-        'or choose "pitches" in settings.json among 60'
-    ) in said
-    assert any("no corner names 'harp'" in line for line in said)
-    assert any("also names oboe, tin_drum, viola, which have no notes yet" in line for line in said)
+        "note: audio_input/flute_48: missing -> fill them in with `run --fill-missing repitch`, "
+        'or choose "pitches" in settings.json from 60'
+    ) in lines
+    assert any("no corner lists 'harp'" in line for line in lines)
+    assert any("lists oboe, tin_drum, viola, which have no notes yet" in line for line in lines)
 
 
-def test_the_workspaces_own_folder_is_no_source(
+def test_the_workspaces_audio_input_is_refused_as_a_source(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
     done = command("notes", workspace.notes, "--guess", "-w", workspace.root)
     assert done.returncode == 2
-    assert "is the workspace's own folder of notes" in done.stderr
+    assert "is the workspace's audio_input, where --guess writes" in done.stderr
 
 
-def test_a_name_that_no_file_can_have_is_refused(
+def test_an_instrument_name_that_no_file_can_have_is_refused(
     tmp_path: Path, make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
     source = record(tmp_path / "samples", C4=60)
     done = command("notes", source, "--guess", "-w", workspace.root, "--as", "a/b")
     assert done.returncode == 2
-    assert "--as: 'a/b' holds '/'" in done.stderr
-    assert naming.problem_of_name("x" * 250, "there") is not None
-    assert naming.problem_of_name("x" * 240, "there") is None
+    assert "--as: 'a/b' contains '/'" in done.stderr
+    assert instrument_names.problem_of_name("x" * 250, "there") is not None
+    assert instrument_names.problem_of_name("x" * 240, "there") is None
 
 
-def test_a_recording_of_another_ending_makes_way(tmp_path: Path):
+def test_a_recording_with_another_ending_is_replaced(tmp_path: Path):
     record(tmp_path, flute_60=60)
     content = (tmp_path / "flute_60.wav").read_bytes()
-    new = adding.Arrival(("flute", 60), ".flac", b"a sound")
-    with pytest.raises(BadInput, match="audio_input/flute_60: there is another"):
-        adding.add(tmp_path, [new], replace=False)
+    new = importing.Arrival(NoteName("flute", 60), ".flac", b"a sound")
+    with pytest.raises(BadInput, match="audio_input/flute_60: another recording exists"):
+        importing.add(tmp_path, [new], replace=False)
     assert (tmp_path / "flute_60.wav").read_bytes() == content
-    assert adding.add(tmp_path, [new], replace=True) == [tmp_path / "flute_60.flac"]
+    assert importing.add(tmp_path, [new], replace=True) == [tmp_path / "flute_60.flac"]
     assert [path.name for path in tmp_path.iterdir()] == ["flute_60.flac"]
 
 
-def test_pitches_are_told_in_ranges(tmp_path: Path):
+def test_pitches_are_listed_as_ranges(tmp_path: Path):
     found, _ = inspect({**SETTINGS, "pitches": [40, 60]})
     assert found is not None
     arrived = [("flute", pitch) for pitch in (48, 49, 50, 60)]
-    said = "\n".join(map(str, adding.advice(found, tmp_path, arrived)))
-    assert "audio_input/flute_40: missing" in said
-    assert "among 48-50, 60" in said
+    text = "\n".join(map(str, importing.advice(found, tmp_path, arrived)))
+    assert "audio_input/flute_40: missing" in text
+    assert "from 48-50, 60" in text

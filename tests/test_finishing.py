@@ -1,4 +1,4 @@
-"""A clip's finish, against the upstream formulas and their bugs."""
+"""Tests of the post-processing of clips, against the upstream formulas and bugs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsynth_super import finishing
-from nsynth_super.finishing import finish
+from nsynth_super.pack import finishing
+from nsynth_super.pack.finishing import finish
 from nsynth_super.wavenet import mulaw
 
 
@@ -20,7 +20,7 @@ def tone(onset: int, length: int = 64_000) -> np.ndarray:
 
 
 def upstream(audio: np.ndarray, length: int) -> np.ndarray:
-    """Steps 5 and 6 of the upstream pipeline as they were meant: without MP3, without bugs."""
+    """Apply steps 5 and 6 of the upstream pipeline as intended: without MP3 and without bugs."""
     x = audio.astype(np.float64)
     jumps = np.abs(np.diff(x)) > 1.0
     for i in range(len(jumps) - 1):
@@ -36,7 +36,7 @@ def upstream(audio: np.ndarray, length: int) -> np.ndarray:
 
 
 def plainly(audio: np.ndarray, length: int) -> np.ndarray:
-    """The same in float32, formula by formula, each on a copy: what pads hold to the bit."""
+    """Apply the same formulas in float32, one at a time: the exact content of a pad."""
     x = np.array(audio, dtype=np.float32)
     jumps = np.abs(np.diff(x)) > 1.0
     for i in np.flatnonzero(jumps[:-1] & jumps[1:]):
@@ -54,8 +54,8 @@ def plainly(audio: np.ndarray, length: int) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 64_000), st.integers(1, 128))
-def test_every_bit_is_that_of_the_plain_formulas(seed: int, length: int, loudest: int):
-    """Codes at random hold thousands of clicks, with a small `loudest` none."""
+def test_finish_equals_the_plain_formulas_bit_for_bit(seed: int, length: int, loudest: int):
+    """Random codes have thousands of clicks; with a small `loudest` they have none."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(128 - loudest, 128 + loudest, min(length + 4000, 64_000), dtype=np.uint8)
     codes[: rng.integers(5000)] = 128
@@ -67,14 +67,14 @@ def test_every_bit_is_that_of_the_plain_formulas(seed: int, length: int, loudest
 
 @pytest.mark.parametrize("onset", [0, 10, 500, 3_999])
 @pytest.mark.parametrize("length", [300, 16_000, 60_000])
-def test_a_clip_is_finished_as_upstream_meant_it(onset: int, length: int):
+def test_finish_matches_the_intended_upstream_formulas(onset: int, length: int):
     ours = finish(tone(onset), length)
     assert ours.dtype == np.dtype("<i2")
     assert np.abs(ours - upstream(tone(onset), length)).max() <= 1
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 64_000))
-def test_any_codes_give_exactly_the_length_within_minus_12_dbfs(seed: int, length: int):
+def test_any_codes_give_the_exact_length_and_stay_below_minus_12_dbfs(seed: int, length: int):
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 256, min(length + 4000, 64_000), dtype=np.uint8)
     sound = finish(mulaw.decode(codes), length)
@@ -88,25 +88,25 @@ def test_the_peak_is_minus_12_dbfs():
 
 
 def test_a_late_swell_does_not_move_the_onset():
-    """DEVICE.md 2 no. 2: upstream searched the whole clip against a tenth of its loudest moment."""
+    """Upstream searched the entire clip, relative to its peak (bug 2)."""
     swell = tone(400) * np.float32(0.05)
     swell[32_000:] = tone(0, 32_000)
     assert finishing.onset(swell) == 400 - 16
 
 
 @pytest.mark.parametrize("length", [300, 48_000, 64_000])
-def test_final_length_is_honoured(length: int):
-    """DEVICE.md 2 no. 3: upstream always made 60,000."""
+def test_final_length_is_respected(length: int):
+    """Upstream always wrote 60,000 samples (bug 3)."""
     assert len(finish(tone(2000), length)) == length
 
 
-def test_what_is_missing_behind_64000_samples_is_silence():
+def test_a_short_sound_is_padded_with_silence():
     sound = finish(tone(3000), 64_000)
     assert not sound[64_000 - 3000 + 16 :].any()
     assert sound[64_000 - 3000 + 16 - 100 : 64_000 - 3000].any()
 
 
-def test_single_wild_samples_are_mended_and_real_edges_are_not():
+def test_single_outliers_are_replaced_and_real_edges_are_not():
     sound = tone(0)
     wild = sound.copy()
     wild[1000] = -1.0 if sound[1000] > 0 else 1.0
@@ -116,11 +116,11 @@ def test_single_wild_samples_are_mended_and_real_edges_are_not():
     np.testing.assert_array_equal(finishing.declick(square), square)
 
 
-def test_full_scale_does_not_wrap_around():
-    """DEVICE.md 2 no. 19: upstream turned +1.02 into -32048."""
+def test_full_scale_does_not_overflow():
+    """Upstream turned +1.02 into -32048 (bug 19)."""
     sound = np.full(64_000, 1.02, dtype=np.float32)
     assert finish(sound, 60_000).min() >= 0
 
 
-def test_silence_stays_silence():
+def test_silence_stays_silent():
     assert not finish(np.zeros(5000, dtype=np.float32), 1000).any()

@@ -1,4 +1,4 @@
-"""Pad geometry: weights, corners, every mix once."""
+"""Tests of the grid (weights, corners, distinct mixes) and the plan."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsynth_super.grid import Grid, Mix, cells, corner_weights, mix_weights
-from nsynth_super.plan import Plan
-from nsynth_super.problems import BadInput
+from nsynth_super.base.errors import BadInput
+from nsynth_super.pack.grid import Grid, Mix, cells, corner_weights, mix_weights
+from nsynth_super.pack.plan import Plan
 from nsynth_super.settings import CORNERS, Settings, inspect
 
 
@@ -32,14 +32,14 @@ def settings(instruments: int, **changes: Any) -> Settings:
 
 
 def upstream_weights(x: float, y: float) -> np.ndarray:
-    """The upstream formula for one point: 1 - distance, nothing beyond 1, normalised."""
+    """Return the upstream weights of one point: 1 - distance, at least 0, normalised."""
     distances = [np.hypot(x - cx, y - cy) for cx, cy in ((0, 0), (1, 0), (0, 1), (1, 1))]
     nearness = np.array([max(1 - d, 0) for d in distances])
     return nearness / nearness.sum()
 
 
 @pytest.mark.parametrize("resolution", range(1, 12))
-def test_the_weights_are_the_upstream_formulas(resolution: int):
+def test_corner_weights_follow_the_upstream_formula(resolution: int):
     ours = corner_weights(resolution)
     theirs = [upstream_weights(x, y) for x, y in cells(resolution)]
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
@@ -55,37 +55,36 @@ def test_every_distinct_mix_is_planned_once(instruments: int, clips: int):
     assert set(np.unique(grid.where)) == set(range(clips))
 
 
-def test_the_factory_pack_is_planned_in_seconds_and_little_memory(tmp_path: Path):
-    """The whole of it: laid out, written, read again, every block named. In its own process."""
+@pytest.mark.slow
+def test_planning_the_factory_pack_takes_less_than_a_gigabyte(tmp_path: Path):
+    """Measure the peak of a new process that makes, writes and reads the plan."""
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from pathlib import Path\n"
-        "from nsynth_super.plan import Plan\n"
+        "from nsynth_super.pack.plan import Plan\n"
         "from tests.test_grid import settings\n"
-        "begin, found = time.monotonic(), settings(4)\n"
+        "found = settings(4)\n"
         "names = {f'{i}_{p}': '0' * 64 for i in found.instruments for p in found.pitches}\n"
         "Plan.of(found, 0, '0' * 64, names).write(Path(sys.argv[1]))\n"
         "plan = Plan.read(Path(sys.argv[1]))\n"
         "assert len(plan.mixes) == 118_016 and plan.block_identity(plan.blocks - 1)\n"
-        # Not ru_maxrss: a new process inherits the peak of the one that started it.
+        # Not ru_maxrss, which a new process inherits from its parent.
         "status = Path('/proc/self/status').read_text()\n"
         "peak = int(status.split('VmHWM:')[1].split()[0])\n"
-        "print(time.monotonic() - begin, peak / 1e6)\n"
+        "print(peak / 1e6)\n"
     )
     run = [sys.executable, "-c", code, tmp_path / "plan.json"]
-    seconds, gigabytes = map(float, subprocess.check_output(run).split())
-    assert seconds < 10
-    assert gigabytes < 1
+    assert float(subprocess.check_output(run)) < 1
 
 
 @pytest.mark.parametrize(("resolution", "distinct"), [(9, 77), (11, 117), (1, 1), (2, 4)])
-def test_cells_that_sound_alike_are_one_clip(resolution: int, distinct: int):
+def test_cells_with_equal_weights_share_a_clip(resolution: int, distinct: int):
     grid = Grid.of(settings(1, resolution=resolution, pitches=[60]))
     assert len(grid.mixes) == distinct
 
 
-def test_the_corners_are_where_their_names_say():
-    """DEVICE.md 1.3: upstream put SE at the bottom left and SW at the bottom right."""
+def test_each_corner_is_where_its_name_says():
+    """Upstream put SE at the bottom left and SW at the bottom right."""
     grid = Grid.of(settings(1, resolution=3, pitches=[60]))
     top_left, top_right, bottom_left, bottom_right = (
         grid.mixes[grid.where[0, cell, 0]].weights for cell in (0, 2, 6, 8)
@@ -96,19 +95,19 @@ def test_the_corners_are_where_their_names_say():
     assert bottom_right == (("se0", 1.0),)
 
 
-def test_x_runs_fastest_and_y_downwards():
+def test_x_varies_fastest_and_y_increases_downwards():
     assert cells(3).tolist()[:4] == [[0, 0], [0.5, 0], [1, 0], [0, 0.5]]
 
 
-def test_an_instrument_in_two_corners_is_summed():
-    """DEVICE.md 2 no. 12: upstream kept only the last corner's weight in the name."""
+def test_the_weights_of_an_instrument_in_two_corners_are_added():
+    """Upstream kept only the weight of the last corner (bug 12)."""
     assert mix_weights(("kick", "pad", "kick", "bass"), (0.5, 0.2, 0.3, 0.0)) == (
         ("kick", 0.8),
         ("pad", 0.2),
     )
 
 
-def test_weights_are_exact_and_not_rounded_to_three_decimals():
+def test_weights_are_not_rounded_to_three_decimals():
     grid = Grid.of(settings(1, resolution=4, pitches=[60]))
     weights = dict(grid.mixes[grid.where[0, 5, 0]].weights)
     expected = upstream_weights(1 / 3, 1 / 3)
@@ -116,19 +115,19 @@ def test_weights_are_exact_and_not_rounded_to_three_decimals():
         assert weights[name] == pytest.approx(weight, abs=1e-15)
 
 
-def test_an_instrument_may_be_called_pitch():
-    """DEVICE.md 2 no. 12: upstream sorted 'pitch' in among the instruments."""
+def test_an_instrument_may_be_named_pitch():
+    """Upstream reserved the name (bug 12)."""
     assert Mix(60, (("pitch", 1.0),)).key != Mix(60, (("flute", 1.0),)).key
 
 
-def test_a_pack_begins_with_its_corners():
+def test_single_instruments_come_first():
     sizes = [len(mix.weights) for mix in Grid.of(settings(2)).mixes]
     assert sizes == sorted(sizes)
     assert sizes[: 8 * 16] == [1] * (8 * 16)
 
 
-def test_a_mixs_key_never_changes():
-    """Random numbers hang on it: another key, another pack."""
+def test_the_key_of_a_mix_never_changes():
+    """The key selects the random numbers: another key would change every clip."""
     assert Mix(60, (("flute", 0.25), ("marimba", 0.75))).key == KEY_OF_FLUTE_AND_MARIMBA
 
 
@@ -141,19 +140,19 @@ def small_plan() -> Plan:
     return Plan({"pitches": [60], "seed": 7}, 7, 4500, "c" * 64, made_from, mixes)
 
 
-def test_a_plans_names_never_change():
-    """Blocks on disk are found by them: another name, and days of work are made again."""
+def test_the_hashes_of_a_plan_never_change():
+    """The hashes are part of the blocks' file names: other hashes would discard days of work."""
     plan = small_plan()
     assert plan.block_identity(0) == "c8029b5670c3"
     assert plan.clip_identity(plan.mixes[1]).startswith("631d91fa685f18ef87b2e1aab5fca160")
     assert plan.identity.startswith("3af8fab6ef47d129eb82172e55b3009f")
 
 
-def test_a_plan_comes_back_from_its_file_as_it_was(tmp_path: Path):
+def test_a_plan_survives_writing_and_reading(tmp_path: Path):
     found = settings(2, resolution=5, pitches=[60, 48])
     names = {f"{i}_{p}": f"{p:064d}" for i in found.instruments for p in found.pitches}
     plan = Plan.of(found, 3, "c" * 64, names)
-    plan = plan.going_on_with({plan.clip_identity(mix): 100 for mix in plan.mixes[::3]})
+    plan = plan.with_decoded_first({plan.clip_identity(mix): 100 for mix in plan.mixes[::3]})
     plan.write(tmp_path / "plan.json")
     again = Plan.read(tmp_path / "plan.json")
     assert again == plan
@@ -165,7 +164,7 @@ def test_a_plan_comes_back_from_its_file_as_it_was(tmp_path: Path):
     ("was", "becomes"),
     [("0.9", "0.90001"), ('"seed": 7,', '"seed": 8,'), ('["flute", ', '["flut", '), ("4500", "1")],
 )
-def test_a_plan_of_which_a_word_was_changed_is_refused(tmp_path: Path, was: str, becomes: str):
+def test_a_modified_plan_file_is_rejected(tmp_path: Path, was: str, becomes: str):
     path = tmp_path / "plan.json"
     small_plan().write(path)
     content = path.read_text()
@@ -175,7 +174,7 @@ def test_a_plan_of_which_a_word_was_changed_is_refused(tmp_path: Path, was: str,
         Plan.read(path)
 
 
-def test_garbage_is_collected_again_when_a_plan_is_read_or_refused(tmp_path: Path):
+def test_garbage_collection_is_enabled_again_after_reading_a_plan(tmp_path: Path):
     path = tmp_path / "plan.json"
     small_plan().write(path)
     assert Plan.read(path) is not None
@@ -195,9 +194,7 @@ def test_garbage_is_collected_again_when_a_plan_is_read_or_refused(tmp_path: Pat
     st.integers(1, 11),
     st.lists(st.integers(0, 127), min_size=1, max_size=3, unique=True),
 )
-def test_every_place_on_every_pad_plays_its_own_mix(
-    lists: Any, resolution: int, pitches: list[int]
-):
+def test_every_place_on_every_pad_plays_its_mix(lists: Any, resolution: int, pitches: list[int]):
     found, _ = inspect(
         {
             "pads": dict(zip(CORNERS, lists, strict=True)),

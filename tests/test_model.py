@@ -1,4 +1,4 @@
-"""The model: every fast path held to the readable one, the random weights, the random numbers."""
+"""The reference model, the untrained weights, the mu-law codes and the random numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nsynth_super.wavenet import mulaw, random
 from nsynth_super.wavenet.cpu import CpuDecoder
 from nsynth_super.wavenet.decoder import Decoder
-from nsynth_super.wavenet.dimensions import PUBLISHED, Dimensions, describe, read_off
+from nsynth_super.wavenet.dimensions import PUBLISHED, Dimensions, describe, infer_dimensions
 from nsynth_super.wavenet.encoder import encode
 from nsynth_super.wavenet.rewrites import Rewritten
 from nsynth_super.wavenet.sampling import draw, uniforms
@@ -22,7 +22,7 @@ def tensors(dimensions: Dimensions, seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(w) for name, w in random.weights(dimensions, seed).items()}
 
 
-def test_the_published_model_has_374_variables_and_61_8_million_numbers():
+def test_the_published_model_has_374_variables_and_61_8_million_weights():
     shapes = PUBLISHED.shapes()
     assert len(shapes) == 374
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 61_804_048
@@ -30,31 +30,31 @@ def test_the_published_model_has_374_variables_and_61_8_million_numbers():
     assert len(decoder) == 250
 
 
-def test_the_receptive_field_is_derived():
+def test_the_receptive_field_follows_from_the_dilations():
     assert PUBLISHED.receptive_field == 6_140
     assert SMALL.receptive_field == 128
 
 
-def test_sizes_are_read_off_the_variables():
+def test_sizes_are_inferred_from_the_variables():
     for dimensions in (PUBLISHED, SMALL, Dimensions(7, 5, 12, 3, 4, 11)):
-        found, problems = read_off(dimensions.shapes())
+        found, problems = infer_dimensions(dimensions.shapes())
         assert found == dimensions
         assert not problems
     assert describe(PUBLISHED) == "h512_bo16, the published size"
 
 
-def test_a_missing_or_misshapen_variable_is_named():
+def test_missing_variables_and_wrong_shapes_are_reported():
     shapes = SMALL.shapes()
     del shapes["res_3/W"]
     shapes["skip_2/biases"] = (5,)
-    _, problems = read_off(shapes)
+    _, problems = infer_dimensions(shapes)
     assert [problem.where for problem in problems] == ["skip_2/biases", "res_3/W"] or [
         problem.where for problem in problems
     ] == ["res_3/W", "skip_2/biases"]
 
 
-def test_the_definition_is_causal_convolution():
-    """The step, run along a clip, is the training graph's padded convolutions."""
+def test_the_reference_decoder_computes_causal_convolutions():
+    """Steps along a clip agree with the padded convolutions of the training graph."""
     weights = {k: w.double() for k, w in tensors(SMALL).items()}
     codes = torch.from_numpy(np.random.default_rng(1).integers(0, 256, 150))
     encoding = torch.zeros(1, SMALL.embedding, dtype=torch.float64)
@@ -80,8 +80,8 @@ def test_the_definition_is_causal_convolution():
     torch.testing.assert_close(stepped, causal("logits", s)[0].T)
 
 
-@pytest.mark.parametrize(("age", "heard"), [(128, True), (129, False)])
-def test_the_state_reaches_back_exactly_the_receptive_field(age: int, heard: bool):
+@pytest.mark.parametrize(("age", "matters"), [(128, True), (129, False)])
+def test_the_logits_depend_on_exactly_the_receptive_field(age: int, matters: bool):
     weights = tensors(SMALL)
     codes = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (140, 1)))
     other = codes.clone()
@@ -92,10 +92,10 @@ def test_the_state_reaches_back_exactly_the_receptive_field(age: int, heard: boo
         for code in run:
             logits = decoder.step(code, torch.zeros(1, SMALL.embedding))
         last.append(logits)
-    assert torch.equal(*last) is not heard
+    assert torch.equal(*last) is not matters
 
 
-def test_the_encoder_hears_the_note_and_pools_over_512_samples():
+def test_the_encoder_pools_over_512_samples():
     weights = tensors(SMALL)
     codes = torch.randint(0, 256, (2, 4096), dtype=torch.uint8)
     whole = encode(weights, SMALL, codes)
@@ -104,6 +104,7 @@ def test_the_encoder_hears_the_note_and_pools_over_512_samples():
     assert not torch.allclose(whole[0], whole[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "dimensions",
@@ -136,11 +137,11 @@ def test_random_weights_behave_like_trained_ones(dimensions: Dimensions, seed: i
     entropy = -(probability * torch.log(probability.clamp_min(1e-30))).sum(-1).mean()
     assert 2 <= late.std(-1).mean() <= 4
     assert 2 <= entropy <= 4
-    assert late.std(0).mean() > 0.5  # what was drawn before matters
+    assert late.std(0).mean() > 0.5  # the past matters
     assert len(torch.unique(torch.stack(codes))) > 80
 
 
-def test_random_weights_are_the_same_numbers_everywhere():
+def test_random_weights_are_the_same_on_every_machine():
     weights = random.weights(SMALL, 7)
     assert weights["startconv/W"].dtype == np.float32
     assert weights["dilatedconv_3/W"].ravel()[:3].tolist() == SOME_NUMBERS
@@ -150,13 +151,13 @@ def test_random_weights_are_the_same_numbers_everywhere():
 SOME_NUMBERS = [-0.10886473953723907, -0.11450623720884323, 0.27676501870155334]
 
 
-def test_silence_and_the_extremes_of_mu_law():
+def test_silence_and_the_extremes_have_the_expected_codes():
     assert mulaw.encode(np.array([0.0, -1.0, 1.0], np.float32)).tolist() == [128, 0, 255]
     assert mulaw.AMPLITUDES[128] == 0.0
     assert np.all(np.diff(mulaw.AMPLITUDES) > 0)
 
 
-def test_every_code_survives_its_amplitude():
+def test_decoding_and_encoding_preserves_every_code():
     codes = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(mulaw.encode(mulaw.decode(codes)), codes)
 
@@ -164,7 +165,7 @@ def test_every_code_survives_its_amplitude():
 @given(
     st.integers(0, 2**63 - 1), st.integers(0, 2**64 - 1), st.integers(0, 70_000), st.integers(1, 40)
 )
-def test_a_uniform_depends_on_seed_clip_and_time_alone(
+def test_a_random_number_depends_only_on_seed_clip_and_time(
     seed: int, clip: int, start: int, count: int
 ):
     stretch = uniforms(seed, [clip, clip ^ 1], max(start - 5, 0), count + 10)
@@ -175,15 +176,15 @@ def test_a_uniform_depends_on_seed_clip_and_time_alone(
     assert alone.max() < 1
 
 
-def test_the_uniforms_never_change():
-    """Another stream would make another pack of the same seed."""
+def test_the_random_numbers_never_change():
+    """A different stream would generate a different pack from the same seed."""
     assert uniforms(1, [2], 3, 3)[0].tolist() == SOME_UNIFORMS
 
 
 SOME_UNIFORMS = [0.9619023203849792, 0.018993794918060303, 0.4279840588569641]
 
 
-def test_the_uniforms_are_uniform():
+def test_the_random_numbers_are_uniform():
     numbers = uniforms(0, range(50), 0, 2000)
     counts, _ = np.histogram(numbers, bins=100, range=(0, 1))
     chi2 = ((counts - 1000) ** 2 / 1000).sum()
@@ -191,7 +192,7 @@ def test_the_uniforms_are_uniform():
     assert abs(np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel())[0, 1]) < 0.02
 
 
-def test_codes_are_drawn_as_often_as_the_model_says():
+def test_codes_are_sampled_with_the_models_probabilities():
     logits = torch.linspace(-4, 2, 256).expand(20_000, 256)
     uniform = torch.from_numpy(uniforms(9, [1], 0, 20_000))[0]
     counts = torch.bincount(draw(logits, uniform), minlength=256)
@@ -202,8 +203,8 @@ def test_codes_are_drawn_as_often_as_the_model_says():
 @given(
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=256, max_size=256), st.integers(0, 2**23 - 1)
 )
-def test_index_256_is_never_drawn(row: list[float], k: int):
-    """DEVICE.md 3j: Magenta's float32 sum often ends below 1, and then draws index 256."""
+def test_index_256_is_never_sampled(row: list[float], k: int):
+    """Magenta's float32 sum is often below 1, so that it can sample index 256."""
     uniform = torch.tensor([(k + 0.5) * 2.0**-23], dtype=torch.float32)
     code = draw(torch.tensor([row]), uniform)
     assert 0 <= code <= 255
@@ -211,7 +212,7 @@ def test_index_256_is_never_drawn(row: list[float], k: int):
     assert probability > 1e-12
 
 
-def test_the_smallest_and_largest_uniform_draw_the_ends():
+def test_the_smallest_and_the_largest_random_number_sample_the_extremes():
     flat = torch.zeros(1, 256)
     assert draw(flat, torch.tensor([2.0**-24])) == 0
     assert draw(flat, torch.tensor([1 - 2.0**-24])) == 255

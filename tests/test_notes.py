@@ -1,4 +1,4 @@
-"""Source notes: found by name, conformed, gaps filled."""
+"""Finding source notes by name, conforming them and filling gaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nsynth_super import notes
+from nsynth_super.notes import recordings as notes
 from nsynth_super.settings import Settings, inspect
 from tests.conftest import SETTINGS, write_note
 
@@ -30,14 +30,14 @@ def read_one(path: Path) -> notes.Conformed:
 
 
 def pitch_of(audio: np.ndarray) -> float:
-    """Fundamental in Hz, from the spectrum's peak, interpolated."""
+    """Return the fundamental in Hz, from the interpolated peak of the spectrum."""
     spectrum = np.abs(np.fft.rfft(audio[:16_000] * np.hanning(16_000)))
     k = int(spectrum.argmax())
     a, b, c = np.log(spectrum[k - 1 : k + 2])
     return float(k + (a - c) / (2 * (a - 2 * b + c)))
 
 
-def test_a_note_that_is_right_already_is_not_touched(tmp_path: Path):
+def test_a_note_in_the_right_format_is_unchanged(tmp_path: Path):
     exact = (np.random.default_rng(0).integers(-20000, 20000, 64_000) / 32768).astype(np.float32)
     soundfile.write(tmp_path / "flute_60.wav", exact, 16_000, "PCM_16")
     conformed = read_one(tmp_path / "flute_60.wav")
@@ -47,7 +47,7 @@ def test_a_note_that_is_right_already_is_not_touched(tmp_path: Path):
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])
-def test_any_rate_comes_out_at_16_khz_at_its_pitch(tmp_path: Path, rate: int):
+def test_any_rate_is_resampled_to_16_khz_at_its_pitch(tmp_path: Path, rate: int):
     write_note(tmp_path / "flute_60.wav", 440.0, rate=rate)
     conformed = read_one(tmp_path / "flute_60.wav")
     assert conformed.audio.shape == (64_000,)
@@ -59,7 +59,7 @@ def test_any_rate_comes_out_at_16_khz_at_its_pitch(tmp_path: Path, rate: int):
     ("ending", "subtype"),
     [("wav", "PCM_24"), ("flac", "PCM_16"), ("aiff", "PCM_16"), ("ogg", "VORBIS")],
 )
-def test_any_format_that_libsndfile_reads(tmp_path: Path, ending: str, subtype: str):
+def test_any_format_of_libsndfile_is_read(tmp_path: Path, ending: str, subtype: str):
     t = np.arange(4 * 44_100) / 44_100
     tone = 0.5 * np.sin(2 * np.pi * 330 * t)
     soundfile.write(tmp_path / f"flute_60.{ending}", np.stack([tone, tone], 1), 44_100, subtype)
@@ -72,14 +72,14 @@ def test_any_format_that_libsndfile_reads(tmp_path: Path, ending: str, subtype: 
 
 @pytest.mark.parametrize("channels", [2, 3, 6])
 def test_channels_are_mixed_down_to_their_mean(tmp_path: Path, channels: int):
-    drawn = np.random.default_rng(0).integers(-20000, 20000, (64_000, channels))
-    sound = (drawn / 32768).astype(np.float32)
+    samples = np.random.default_rng(0).integers(-20000, 20000, (64_000, channels))
+    sound = (samples / 32768).astype(np.float32)
     soundfile.write(tmp_path / "flute_60.wav", sound, 16_000, "PCM_16")
     mono = sound.astype(np.float64).mean(axis=1).astype(np.float32)
     np.testing.assert_array_equal(read_one(tmp_path / "flute_60.wav").audio, mono)
 
 
-def test_short_notes_are_padded_and_long_ones_trimmed_and_both_are_told(tmp_path: Path):
+def test_short_notes_are_padded_and_long_ones_trimmed_with_a_report(tmp_path: Path):
     write_note(tmp_path / "a_60.wav", 440, seconds=1.5)
     write_note(tmp_path / "b_60.wav", 440, seconds=6.0)
     short, long = read_one(tmp_path / "a_60.wav"), read_one(tmp_path / "b_60.wav")
@@ -89,7 +89,7 @@ def test_short_notes_are_padded_and_long_ones_trimmed_and_both_are_told(tmp_path
     assert len(long.audio) == 64_000
 
 
-def test_an_hour_of_sound_is_not_read_whole(tmp_path: Path):
+def test_only_the_start_of_a_long_file_is_read(tmp_path: Path):
     path = tmp_path / "flute_60.wav"
     with soundfile.SoundFile(path, "w", 48_000, 1, "PCM_U8") as file:
         for _ in range(60):
@@ -119,17 +119,17 @@ def test_an_hour_of_sound_is_not_read_whole(tmp_path: Path):
         (np.stack([np.ones(64_000), -np.ones(64_000)], 1) * 0.5, "silent"),
     ],
 )
-def test_a_sound_that_is_none_is_named(tmp_path: Path, audio: np.ndarray, says: str):
+def test_silent_and_invalid_samples_are_reported(tmp_path: Path, audio: np.ndarray, says: str):
     soundfile.write(tmp_path / "flute_60.wav", audio, 16_000, "FLOAT")
     assert says in str(read_one(tmp_path / "flute_60.wav").problems[0])
 
 
-def test_a_file_that_is_no_sound_is_named(tmp_path: Path):
+def test_a_file_that_is_not_a_sound_is_reported(tmp_path: Path):
     (tmp_path / "flute_60.wav").write_bytes(b"not a sound")
     assert "cannot be read" in str(read_one(tmp_path / "flute_60.wav").problems[0])
 
 
-def test_full_scale_never_reaches_the_code_that_does_not_exist(tmp_path: Path):
+def test_full_scale_is_clipped_below_the_missing_code(tmp_path: Path):
     soundfile.write(tmp_path / "flute_60.wav", np.full(64_000, 1.5), 16_000, "FLOAT")
     conformed = read_one(tmp_path / "flute_60.wav")
     assert conformed.audio.max() < 1.0
@@ -138,7 +138,7 @@ def test_full_scale_never_reaches_the_code_that_does_not_exist(tmp_path: Path):
 
 
 def test_underscores_belong_to_the_instrument(tmp_path: Path):
-    """DEVICE.md 2 no. 7: upstream read acoustic_guitar_24 as the instrument acoustic."""
+    """The original scripts read acoustic_guitar_24 as the instrument acoustic."""
     write_note(tmp_path / "acoustic_guitar_60.wav", 440)
     wanted = settings(pads={c: ["acoustic_guitar"] for c in ("NW", "NE", "SW", "SE")}, pitches=[60])
     found, problems = notes.find(tmp_path, wanted)
@@ -147,14 +147,14 @@ def test_underscores_belong_to_the_instrument(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["windfx", "wave", "vox", "a.wav"])
-def test_no_letter_of_a_name_is_eaten(tmp_path: Path, name: str):
-    """DEVICE.md 2 no. 8: Magenta's strip('.wav') made indfx of windfx."""
+def test_every_letter_of_a_name_is_kept(tmp_path: Path, name: str):
+    """Magenta's strip('.wav') turned windfx into indfx."""
     write_note(tmp_path / f"{name}_60.wav", 440)
     wanted = settings(pads={c: [name] for c in ("NW", "NE", "SW", "SE")}, pitches=[60])
     assert notes.find(tmp_path, wanted)[0][0].name == (name, 60)
 
 
-def test_everything_that_is_wrong_is_listed_at_once(tmp_path: Path):
+def test_all_problems_are_listed_at_once(tmp_path: Path):
     for file in (
         "flute_48.wav",
         "flute_48.flac",
@@ -167,25 +167,25 @@ def test_everything_that_is_wrong_is_listed_at_once(tmp_path: Path):
     (tmp_path / "readme.txt").write_text("hello")
     (tmp_path / ".DS_Store").write_text("")
     _, problems = notes.find(tmp_path, settings())
-    said = "\n".join(map(str, problems))
-    assert "flute_48.wav: and flute_48.flac are recordings of the same note" in said
-    assert "flute.wav: does not name an instrument and a MIDI pitch" in said
-    assert "oboe_200.wav: does not name an instrument and a MIDI pitch" in said
-    assert "flute_60: missing" in said
-    assert "oboe_{48,60}: missing" in said
-    assert "viola_{48,60}: missing" in said
-    assert "old_*: is in no corner" in said
-    assert "readme.txt" in said
-    assert ".DS_Store" not in said
+    text = "\n".join(map(str, problems))
+    assert "flute_48.wav: is the same note as flute_48.flac" in text
+    assert "flute.wav: the name has no instrument and MIDI pitch" in text
+    assert "oboe_200.wav: the name has no instrument and MIDI pitch" in text
+    assert "flute_60: missing" in text
+    assert "oboe_{48,60}: missing" in text
+    assert "viola_{48,60}: missing" in text
+    assert "old_*: is in no corner" in text
+    assert "readme.txt" in text
+    assert ".DS_Store" not in text
 
 
-def test_a_misspelt_instrument_is_guessed(tmp_path: Path):
+def test_a_misspelt_instrument_gets_a_suggestion(tmp_path: Path):
     write_note(tmp_path / "flut_60.wav", 440)
     _, problems = notes.find(tmp_path, ONE)
     assert "is it the instrument 'flut'?" in str(problems[0])
 
 
-def test_a_missing_folder_is_one_line(tmp_path: Path):
+def test_a_missing_folder_is_one_problem(tmp_path: Path):
     _, problems = notes.find(tmp_path / "none", ONE)
     assert len(problems) == 1
 

@@ -1,9 +1,10 @@
-"""Pads as the device reads them: layout, size, names, its settings.json, the manifest."""
+"""Tests of the pads: layout, size, names, the synth's settings.json and the manifest."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,15 +16,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from nsynth_super.device import device_settings, instrument
-from nsynth_super.files import sha256, write_array
-from nsynth_super.finishing import finish
-from nsynth_super.plan import Plan
-from nsynth_super.problems import BadInput, Failed, Stopped
+from nsynth_super.base.errors import BadInput, Failed, Stopped
+from nsynth_super.base.files import sha256, write_array
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.finishing import finish
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.pack.plan import Plan
 from nsynth_super.settings import Settings, read
 from nsynth_super.stages import generate, pads, prepare
+from nsynth_super.synth.settings import instrument, synth_settings
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
+from tests.conftest import new_workspace
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,26 +39,29 @@ TWO_EACH: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def small_engine(small_checkpoint: Path) -> Any:
-    from nsynth_super.engines import open_engine
+def finished(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workspace, Settings]:
+    from nsynth_super.engines.opening import open_engine
 
-    return open_engine(small_checkpoint)
-
-
-@pytest.fixture
-def pack(make_workspace: Callable[..., Workspace], small_engine: Any) -> tuple[Workspace, Settings]:
-    """A finished pack of four combinations, one instrument in two corners."""
-    workspace = make_workspace(**TWO_EACH)
-    settings = read(workspace.settings)[0]
+    workspace = new_workspace(tmp_path_factory.mktemp("finished") / "pack", **TWO_EACH)
+    settings, engine = read(workspace.settings)[0], open_engine(tiny_checkpoint)
     assert settings is not None
-    prepare.run(workspace, settings, small_engine, quiet=True)
-    generate.run(workspace, settings, small_engine, quiet=True)
-    pads.run(workspace, settings, quiet=True)
+    prepare.run_prepare(workspace, settings, engine, quiet=True)
+    generate.run_generate(workspace, settings, engine, quiet=True)
+    pads.run_pads(workspace, settings, quiet=True)
     return workspace, settings
 
 
-def device_row(pad: Path, settings: Settings, touch: tuple[int, int], pitch: int) -> np.ndarray:
-    """Read one sound as the device's own code finds it (NSynth.cpp, Multisampler.cpp)."""
+@pytest.fixture
+def pack(finished: tuple[Workspace, Settings], tmp_path: Path) -> tuple[Workspace, Settings]:
+    """Return a copy of a finished pack of four combinations, with one instrument in two corners."""
+    shutil.copytree(finished[0].root, tmp_path / "pack")
+    return Workspace(tmp_path / "pack"), finished[1]
+
+
+def row_on_synth(pad: Path, settings: Settings, touch: tuple[int, int], pitch: int) -> np.ndarray:
+    """Read one sound from the offset that the synth computes (NSynth.cpp, Multisampler.cpp)."""
     resolution, length = settings.resolution, settings.final_length
     x, y = (int(t / 10 * (resolution - 1) + 0.5) for t in touch)
     nearest = min(range(len(settings.pitches)), key=lambda p: abs(settings.pitches[p] - pitch))
@@ -64,7 +70,7 @@ def device_row(pad: Path, settings: Settings, touch: tuple[int, int], pitch: int
 
 
 def clip_of(workspace: Workspace, settings: Settings, pitch: int, **weights: float) -> np.ndarray:
-    """Finish the clip of one mix, found in the plan by hand."""
+    """Return the post-processed clip of one mix of the plan."""
     plan = Plan.read(workspace.plan)
     assert plan is not None
     (number,) = (
@@ -77,7 +83,7 @@ def clip_of(workspace: Workspace, settings: Settings, pitch: int, **weights: flo
     return finish(mulaw.decode(codes[number % 64]), settings.final_length)
 
 
-def test_the_device_finds_every_sound_where_it_looks(pack: tuple[Workspace, Settings]):
+def test_every_sound_is_at_the_offset_that_the_synth_reads(pack: tuple[Workspace, Settings]):
     workspace, settings = pack
     pad = workspace.pad("flute_oboe_tin_drum_viola")
     for touch, weights in {
@@ -90,20 +96,20 @@ def test_the_device_finds_every_sound_where_it_looks(pack: tuple[Workspace, Sett
         (5, 5): {"flute": 0.25, "oboe": 0.25, "tin_drum": 0.25, "viola": 0.25},
     }.items():
         for pitch in (48, 60):
-            heard = device_row(pad, settings, touch, pitch)
+            heard = row_on_synth(pad, settings, touch, pitch)
             np.testing.assert_array_equal(heard, clip_of(workspace, settings, pitch, **weights))
 
 
-def test_one_instrument_in_two_corners_sounds_with_both_their_weights(
+def test_an_instrument_in_two_corners_plays_with_both_weights(
     pack: tuple[Workspace, Settings],
 ):
     workspace, settings = pack
-    heard = device_row(workspace.pad("oboe_oboe_flute_viola"), settings, (5, 5), 60)
+    heard = row_on_synth(workspace.pad("oboe_oboe_flute_viola"), settings, (5, 5), 60)
     expected = clip_of(workspace, settings, 60, oboe=0.5, flute=0.25, viola=0.25)
     np.testing.assert_array_equal(heard, expected)
 
 
-def test_every_combination_has_a_pad_of_exactly_the_devices_size(pack: tuple[Workspace, Settings]):
+def test_every_combination_has_a_pad_of_the_exact_size(pack: tuple[Workspace, Settings]):
     workspace, settings = pack
     sizes = {path.name: path.stat().st_size for path in workspace.pads.glob("*.bin")}
     assert sizes == {
@@ -111,11 +117,11 @@ def test_every_combination_has_a_pad_of_exactly_the_devices_size(pack: tuple[Wor
         for nw in ("flute", "oboe")
         for sw in ("tin_drum", "flute")
     }
-    assert settings.pad_bytes == 9 * 2 * 500 * 2
+    assert Geometry.of(settings).bytes == 9 * 2 * 500 * 2
     assert not list(workspace.pads.glob(".*"))
 
 
-def test_the_manifest_proves_the_pads(pack: tuple[Workspace, Settings]):
+def test_the_manifest_has_the_hash_of_every_pad(pack: tuple[Workspace, Settings]):
     workspace, _ = pack
     manifest = json.loads(workspace.manifest.read_text())
     assert set(manifest["pads"]) == {path.name for path in workspace.pads.glob("*.bin")}
@@ -126,55 +132,55 @@ def test_the_manifest_proves_the_pads(pack: tuple[Workspace, Settings]):
     assert manifest["geometry"]["length"] == 500
 
 
-def test_the_devices_settings_describe_the_pads(pack: tuple[Workspace, Settings]):
+def test_the_synths_settings_describe_the_pads(pack: tuple[Workspace, Settings]):
     workspace, _ = pack
-    device = json.loads(workspace.device_settings.read_text())
-    assert device["nsynth"]["resolution"] == 3
-    assert device["nsynth"]["pitches"] == [60, 48]
-    assert device["nsynth"]["length"] == 500
-    assert device["nsynth"]["sampleRate"] == 16_000
-    names = [[i["name"] for i in corner["instruments"]] for corner in device["corners"]]
+    written = json.loads(workspace.synth_settings.read_text())
+    assert written["nsynth"]["resolution"] == 3
+    assert written["nsynth"]["pitches"] == [60, 48]
+    assert written["nsynth"]["length"] == 500
+    assert written["nsynth"]["sampleRate"] == 16_000
+    names = [[i["name"] for i in corner["instruments"]] for corner in written["corners"]]
     assert names == [["flute", "oboe"], ["oboe"], ["tin_drum", "flute"], ["viola"]]
 
 
 def test_a_second_run_does_nothing(pack: tuple[Workspace, Settings]):
     workspace, settings = pack
     before = {path: path.stat().st_mtime_ns for path in workspace.pads.iterdir()}
-    assert not pads.run(workspace, settings, quiet=True).made
+    assert not pads.run_pads(workspace, settings, quiet=True).made
     assert {path: path.stat().st_mtime_ns for path in workspace.pads.iterdir()} == before
 
 
-@pytest.mark.parametrize("harm", ["shorter", "missing", "no manifest"])
-def test_a_pad_that_is_not_what_the_manifest_says_is_made_again(
+@pytest.mark.parametrize("harm", ["truncated", "missing", "no manifest"])
+def test_a_pad_that_differs_from_the_manifest_is_written_again(
     pack: tuple[Workspace, Settings], harm: str
 ):
     workspace, settings = pack
     pad = workspace.pad("oboe_oboe_flute_viola")
-    whole = pad.read_bytes()
-    if harm == "shorter":
+    complete = pad.read_bytes()
+    if harm == "truncated":
         os.truncate(pad, 100)
     elif harm == "missing":
         pad.unlink()
     else:
         workspace.manifest.unlink()
-    assert pads.run(workspace, settings, quiet=True).made
-    assert pad.read_bytes() == whole
+    assert pads.run_pads(workspace, settings, quiet=True).made
+    assert pad.read_bytes() == complete
 
 
-def test_pads_in_groups_are_the_same_pads(
+def test_writing_pads_in_groups_gives_the_same_bytes(
     pack: tuple[Workspace, Settings], monkeypatch: pytest.MonkeyPatch
 ):
     workspace, settings = pack
     before = {path.name: path.read_bytes() for path in workspace.pads.glob("*.bin")}
     monkeypatch.setattr(pads, "AT_ONCE", 3)
     workspace.manifest.unlink()
-    pads.run(workspace, settings, quiet=True)
+    pads.run_pads(workspace, settings, quiet=True)
     assert {path.name: path.read_bytes() for path in workspace.pads.glob("*.bin")} == before
 
 
 @pytest.fixture
 def many_blocks(make_workspace: Callable[..., Workspace]) -> tuple[Workspace, Settings, Plan]:
-    """A pack of 10 blocks, its codes drawn at random: no model is needed to tell clips apart."""
+    """Return a pack of 10 blocks with random codes, which distinguish clips without a model."""
     workspace = make_workspace(**TWO_EACH | {"resolution": 11})
     settings = read(workspace.settings)[0]
     assert settings is not None
@@ -189,48 +195,48 @@ def many_blocks(make_workspace: Callable[..., Workspace]) -> tuple[Workspace, Se
     return workspace, settings, plan
 
 
-def test_several_threads_make_the_pads_of_one(
+def test_several_threads_write_the_same_pads_as_one(
     many_blocks: tuple[Workspace, Settings, Plan], monkeypatch: pytest.MonkeyPatch
 ):
     workspace, settings, _ = many_blocks
     made = []
     for processors in (1, 4):
-        monkeypatch.setattr(pads.machine, "processors", lambda count=processors: count)
+        monkeypatch.setattr(pads.allocation, "processors", lambda count=processors: count)
         workspace.manifest.unlink(missing_ok=True)
-        assert pads.run(workspace, settings, quiet=True).made
+        assert pads.run_pads(workspace, settings, quiet=True).made
         made.append({path.name: path.read_bytes() for path in workspace.pads.iterdir()})
     assert made[0] == made[1]
 
 
-def test_a_block_that_goes_missing_meanwhile_leaves_no_half_pad(
+def test_a_block_that_disappears_leaves_no_partial_pad(
     many_blocks: tuple[Workspace, Settings, Plan], monkeypatch: pytest.MonkeyPatch
 ):
     workspace, settings, plan = many_blocks
-    gone = workspace.block(5, plan.block_identity(5))
+    removed = workspace.block(5, plan.block_identity(5))
     make = pads._make
-    monkeypatch.setattr(pads, "_make", lambda *given: gone.unlink() or make(*given))
-    with pytest.raises(Failed, match="block 5 went missing -> run `nsynth-super generate`"):
-        pads.run(workspace, settings, quiet=True)
+    monkeypatch.setattr(pads, "_make", lambda *given: removed.unlink() or make(*given))
+    with pytest.raises(Failed, match="block 5 is missing -> run `nsynth-super generate`"):
+        pads.run_pads(workspace, settings, quiet=True)
     assert list(workspace.pads.iterdir()) == []
 
 
-def test_a_stop_does_not_wait_for_the_blocks_that_nobody_has_begun(
+def test_a_stop_skips_the_blocks_that_have_not_started(
     many_blocks: tuple[Workspace, Settings, Plan], monkeypatch: pytest.MonkeyPatch
 ):
     workspace, settings, plan = many_blocks
     finished = []
 
-    def asked_to_stop(*given: Any) -> Any:
+    def stop_and_finish(*given: Any) -> Any:
         if not finished:
             os.kill(os.getpid(), signal.SIGTERM)
         finished.append(1)
         time.sleep(0.001)
         return finish(*given)
 
-    monkeypatch.setattr(pads, "finish", asked_to_stop)
-    monkeypatch.setattr(pads.machine, "processors", lambda: 2)
-    with pytest.raises(Stopped, match="no pad was touched that is not whole"):
-        pads.run(workspace, settings, quiet=True)
+    monkeypatch.setattr(pads, "finish", stop_and_finish)
+    monkeypatch.setattr(pads.allocation, "processors", lambda: 2)
+    with pytest.raises(Stopped, match="only complete pads were written"):
+        pads.run_pads(workspace, settings, quiet=True)
     assert len(finished) < len(plan.mixes) / 2
     assert list(workspace.pads.iterdir()) == []
 
@@ -242,23 +248,23 @@ def test_each_clip_is_finished_once(
     finished = []
     monkeypatch.setattr(pads, "finish", lambda *a: finished.append(1) or finish(*a))
     workspace.manifest.unlink()
-    pads.run(workspace, settings, quiet=True)
+    pads.run_pads(workspace, settings, quiet=True)
     plan = Plan.read(workspace.plan)
     assert plan is not None
     assert len(finished) == len(plan.mixes)
 
 
-def test_missing_clips_are_counted_and_no_pad_is_written(pack: tuple[Workspace, Settings]):
+def test_missing_clips_are_counted_before_any_pad_is_written(pack: tuple[Workspace, Settings]):
     workspace, settings = pack
     for path in workspace.pads.iterdir():
         path.unlink()
     next(workspace.clips.glob("00000-*.npy")).unlink()
-    with pytest.raises(BadInput, match=r"clips are not made yet.*generate"):
-        pads.run(workspace, settings, quiet=True)
+    with pytest.raises(BadInput, match=r"clips are missing.*generate"):
+        pads.run_pads(workspace, settings, quiet=True)
     assert not list(workspace.pads.iterdir())
 
 
-def test_the_users_device_settings_are_merged_and_nothing_else_is_touched():
+def test_the_users_synth_settings_are_merged_and_otherwise_unchanged():
     given = {
         "debug": False,
         "nsynth": {
@@ -274,7 +280,7 @@ def test_the_users_device_settings_are_merged_and_nothing_else_is_touched():
         "mine": [1, 2],
     }
     settings = Settings.model_validate(TWO_EACH)
-    merged = device_settings(settings, given)
+    merged = synth_settings(settings, given)
     for key in ("audio", "midi", "osc", "mine", "debug"):
         assert merged[key] == given[key]
     assert merged["nsynth"]["dataDirectory"] == "/media/sd/pads"
@@ -290,20 +296,20 @@ def test_the_users_device_settings_are_merged_and_nothing_else_is_touched():
     "content",
     ['{"corners": 3}', '{"nsynth": []}', '{"corners": [{"instruments": "flute"}]}', "[]", "{"],
 )
-def test_device_settings_that_are_none_are_refused_in_one_line(
+def test_invalid_synth_settings_are_rejected_in_one_line(
     pack: tuple[Workspace, Settings], command: Command, tmp_path: Path, content: str
 ):
     workspace, _ = pack
-    (tmp_path / "device.json").write_text(content)
-    done = command("pads", "-w", workspace.root, "--device-settings", tmp_path / "device.json")
+    (tmp_path / "synth.json").write_text(content)
+    done = command("pads", "-w", workspace.root, "--synth-settings", tmp_path / "synth.json")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "device.json" in done.stderr
+    assert "synth.json" in done.stderr
 
 
-def test_what_the_device_cannot_start_without_is_added():
-    """DEVICE.md 1.4: without audio.sampleRate its program throws."""
-    merged = device_settings(Settings.model_validate(TWO_EACH), {"nsynth": {"looping": False}})
+def test_settings_that_the_synth_requires_are_added():
+    """The synth's program crashes without audio.sampleRate."""
+    merged = synth_settings(Settings.model_validate(TWO_EACH), {"nsynth": {"looping": False}})
     assert merged["audio"]["sampleRate"] == 48_000
     assert merged["nsynth"]["looping"] is False
     assert merged["nsynth"]["dataDirectory"] == "/home/pi/pads"
@@ -321,11 +327,11 @@ def test_what_the_device_cannot_start_without_is_added():
         ("!!", "!!", "!!"),
     ],
 )
-def test_labels_fit_the_devices_screen(name: str, display: str, abbr: str):
+def test_labels_fit_the_synths_screen(name: str, display: str, abbr: str):
     assert instrument(name) == {"name": name, "display": display, "abbr": abbr}
 
 
-def test_export_writes_wavs_with_readable_names(
+def test_export_writes_wav_files_with_readable_names(
     pack: tuple[Workspace, Settings], command: Command, tmp_path: Path
 ):
     workspace, settings = pack

@@ -1,4 +1,4 @@
-"""Every fast path of the decoder, held to the definition in float64."""
+"""Compare every fast path of the decoder with the reference decoder in float64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nsynth_super.wavenet.stepping import DRAWN, Stepper
 from tests.conftest import SMALL
 
 DEEP = Dimensions(width=12, skip_width=20, layers=11, encoder_width=8, encoder_layers=1)
-"""Every dilation, and the first twice: a receptive field of 2,050 samples."""
+"""All dilations, the first one twice; a receptive field of 2,050 samples."""
 
 PATHS: dict[str, type[CpuDecoder] | type[GpuDecoder]] = {
     "cpu": CpuDecoder,
@@ -28,12 +28,12 @@ PATHS: dict[str, type[CpuDecoder] | type[GpuDecoder]] = {
     "gpu, on the cpu": GpuDecoder,
 }
 WITHIN = {torch.float32: 1e-9, torch.float16: 1e-4, torch.bfloat16: TOLERATED / 4}
-"""Nat a sample."""
+"""Largest divergence, in nats per sample."""
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small products are slower on several."""
+    """Use one thread, because small products are slower on several."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,7 +46,7 @@ def tensors(dimensions: Dimensions, seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stepper]:
-    """Return a function that makes a path's steps: of dimensions, precision, clips."""
+    """Return a function (dimensions, precision, clips) that creates a path."""
     if request.param == "cpu, public operators":
         monkeypatch.setattr(linear, "prepacks", lambda dtype: False)
     elif request.param == "cpu" and not linear.prepacks(torch.float32):
@@ -58,10 +58,12 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
     return make
 
 
-@pytest.mark.parametrize("clips", [1, 3, 64])
+@pytest.mark.parametrize(
+    "clips", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(64, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("start", [0, 1, 37, 512])
-def test_a_path_computes_what_the_definition_does(path, clips, start):
-    """Through start-up, ring wrap-arounds, a change of frame, and whatever time it begins at."""
+def test_a_path_agrees_with_the_reference(path, clips, start):
+    """Covers start-up, ring wrap-arounds, a change of frame, and several start times."""
     rng = np.random.default_rng(clips)
     codes = torch.from_numpy(rng.integers(0, 256, (200, clips)))
     frames = torch.from_numpy(rng.normal(size=(2, clips, SMALL.embedding)).astype(np.float32))
@@ -75,19 +77,20 @@ def test_a_path_computes_what_the_definition_does(path, clips, start):
         torch.testing.assert_close(fast.step(codes[t]).double(), expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", WITHIN, ids=str)
-def test_a_path_stays_near_the_definition_in_every_precision(path, dtype):
-    """Past the receptive field, on codes that the definition draws."""
+def test_a_path_stays_close_to_the_reference_in_every_precision(path, dtype):
+    """Runs past the receptive field, on codes that the reference samples."""
     clips = 5
     encodings = torch.randn(clips, 7, DEEP.embedding, generator=torch.Generator().manual_seed(3))
     decoder = path(DEEP, dtype, clips)
     steps = DEEP.receptive_field + 150
     doubles = {name: w.double() for name, w in tensors(DEEP).items()}
-    [far] = divergences(doubles, DEEP, [decoder], encodings, steps)
-    assert far <= WITHIN[dtype]
+    [divergence] = divergences(doubles, DEEP, [decoder], encodings, steps)
+    assert divergence <= WITHIN[dtype]
 
 
-def test_a_path_draws_and_is_forced_as_it_is_told(path):
+def test_a_path_samples_codes_and_takes_forced_ones(path):
     decoder = path(SMALL, torch.float32, 3)
     uniform = torch.from_numpy(uniforms(1, [4, 5, 6], 0, 40).T.copy())
     forced = torch.full((40, 3), DRAWN)
@@ -106,7 +109,7 @@ def test_a_path_draws_and_is_forced_as_it_is_told(path):
         assert torch.equal(expected[free], code[free])
 
 
-def test_a_path_forgets_all_of_the_past(path):
+def test_reset_clears_the_past(path):
     decoder = path(SMALL, torch.float32, 2)
     uniform, forced = torch.full((50, 2), 0.3), torch.full((50, 2), DRAWN)
     with torch.inference_mode():
@@ -118,7 +121,7 @@ def test_a_path_forgets_all_of_the_past(path):
     assert first.tolist() == again.tolist()
 
 
-def test_a_replay_of_the_receptive_field_restores_the_state_to_the_bit(path):
+def test_replaying_the_receptive_field_restores_the_state_exactly(path):
     reach = SMALL.receptive_field
     codes = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (700, 2)))
     whole, replayed = path(SMALL, torch.float32, 2), path(SMALL, torch.float32, 2)
@@ -133,8 +136,8 @@ def test_a_replay_of_the_receptive_field_restores_the_state_to_the_bit(path):
             assert torch.equal(a, b)
 
 
-def test_pytorchs_private_operators_are_still_there():
-    """If this fails: name their successors in `linear.py`; until then the CPU is slower."""
+def test_pytorchs_private_operators_still_exist():
+    """If this fails, use their successors in `linear.py`; until then the CPU path is slower."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch is built without oneDNN")
     assert linear.prepacks(torch.float32)

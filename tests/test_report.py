@@ -1,4 +1,4 @@
-"""check --plots: a page of every note, that needs nothing else."""
+"""check --plots: a page of every note that loads nothing."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ import numpy as np
 import pytest
 import soundfile
 
-from nsynth_super import check
-from nsynth_super.blocks import complete
-from nsynth_super.files import write_array
-from nsynth_super.finishing import PEAK
-from nsynth_super.notes import Note
-from nsynth_super.notes import read as read_note
-from nsynth_super.pitch import frequency
-from nsynth_super.plan import BLOCK, Plan
-from nsynth_super.report import entries as report_entries
-from nsynth_super.report import rainbowgram as rainbows
-from nsynth_super.report import write
-from nsynth_super.report.pictures import (
+from nsynth_super.base.files import write_array
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.demo import copy_workspace
+from nsynth_super.notes.pitch import frequency
+from nsynth_super.notes.recordings import Note
+from nsynth_super.notes.recordings import read as read_note
+from nsynth_super.pack.blocks import complete
+from nsynth_super.pack.finishing import PEAK
+from nsynth_super.pack.plan import BLOCK, Plan
+from nsynth_super.reports import check
+from nsynth_super.reports.check_page import entries as report_entries
+from nsynth_super.reports.check_page import rainbowgram as rainbows
+from nsynth_super.reports.check_page import write_check_page
+from nsynth_super.reports.check_page.pictures import (
     POINTS,
     QUIETEST,
     outline,
     spectrum,
     waveform_and_spectrum,
 )
-from nsynth_super.report.rainbowgram import HOP, ROWS, constant_q, rainbowgram, row
-from nsynth_super.report.sound import Sound
+from nsynth_super.reports.check_page.rainbowgram import HOP, ROWS, constant_q, rainbowgram, row
+from nsynth_super.reports.check_page.sound import Sound
 from nsynth_super.settings import read
 from nsynth_super.stages import prepare
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
-from tests.conftest import nsynth_super, write_note
+from tests.commands import nsynth_super
+from tests.conftest import write_note
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 _VOID = {"meta", "br", "img", "link"}
 
 
 class Page(HTMLParser):
-    """A page as a browser's first step sees it; its elements must be closed as they were opened."""
+    """A parsed page; its elements must be properly nested."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -95,8 +96,8 @@ def tone(hertz: float, seconds: float = 4.0, level: float = 0.5) -> Any:
 
 @pytest.fixture(scope="module")
 def engine(small_checkpoint: Path) -> Any:
-    """The small model, whose speed need not be measured."""
-    from nsynth_super.engines import open_engine
+    """The small model, with its speed given instead of measured."""
+    from nsynth_super.engines.opening import open_engine
 
     opened = open_engine(small_checkpoint)
     opened.measure = lambda clips, seconds=0.0: 0.001 * clips  # type: ignore[method-assign]
@@ -106,23 +107,22 @@ def engine(small_checkpoint: Path) -> Any:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Workspace:
-    """The bundled notes."""
+    """A workspace of the bundled notes."""
     workspace = Workspace(tmp_path / "examples")
-    shutil.copytree(EXAMPLES / "audio_input", workspace.notes)
-    shutil.copy(EXAMPLES / "settings.json", workspace.settings)
+    copy_workspace(workspace.root)
     return workspace
 
 
 def checked(workspace: Workspace, engine: Any, **options: Any) -> tuple[list[str], Page]:
-    """Check a workspace; return its problems, and the page."""
-    report = check.run(workspace, lambda: engine, **options)
-    assert write(workspace, report, quiet=True) == workspace.root / "check.html"
+    """Check a workspace; return its problems and the page."""
+    report = check.check_workspace(workspace, lambda: engine, **options)
+    assert write_check_page(workspace, report, quiet=True) == workspace.root / "check.html"
     page = Page(workspace.report.read_text(encoding="utf-8"))
     return [str(problem) for problem in report.problems], page
 
 
 def renamed(workspace: Workspace, by: int, only: str = "*") -> None:
-    """Name notes `by` semitones higher than they are."""
+    """Add `by` semitones to the pitches of file names."""
     paths = sorted(workspace.notes.glob(f"{only}.flac"), reverse=by > 0)
     for path in paths:
         instrument, pitch = path.stem.rsplit("_", 1)
@@ -130,10 +130,10 @@ def renamed(workspace: Workspace, by: int, only: str = "*") -> None:
 
 
 def generated(workspace: Workspace, engine: Any) -> None:
-    """Plan, and write blocks as a perfect model would: each instrument's clips are its notes."""
+    """Plan, and write blocks in which the clips of single instruments equal their notes."""
     settings = read(workspace.settings)[0]
     assert settings is not None
-    prepare.run(workspace, settings, engine, quiet=True)
+    prepare.run_prepare(workspace, settings, engine, quiet=True)
     plan = Plan.read(workspace.plan)
     assert plan is not None
     for block in range(plan.blocks):
@@ -147,7 +147,7 @@ def generated(workspace: Workspace, engine: Any) -> None:
         write_array(workspace.block(block, plan.block_identity(block)), codes)
 
 
-def test_the_page_shows_every_note_and_asks_for_nothing(examples: Workspace, engine: Any):
+def test_page_shows_every_note_and_loads_nothing(examples: Workspace, engine: Any):
     problems, page = checked(examples, engine)
     assert problems == []
     names = sorted(path.stem.replace("_", " ") for path in examples.notes.iterdir())
@@ -171,7 +171,7 @@ def test_the_page_shows_every_note_and_asks_for_nothing(examples: Workspace, eng
     assert len(text) < 2_000_000
 
 
-def test_the_table_says_level_pitch_and_cents(make_workspace: Any, engine: Any):
+def test_table_has_level_pitch_and_cents(make_workspace: Any, engine: Any):
     workspace = make_workspace()
     soundfile.write(workspace.notes / "flute_60.wav", tone(frequency(60.12), 2.5, 0.25), 16_000)
     problems, page = checked(workspace, engine)
@@ -180,25 +180,28 @@ def test_the_table_says_level_pitch_and_cents(make_workspace: Any, engine: Any):
     assert line, page.words
 
 
-def test_a_page_is_the_same_again(examples: Workspace, engine: Any):
+@pytest.mark.slow
+def test_page_is_reproducible(examples: Workspace, engine: Any):
     checked(examples, engine)
     before = examples.report.read_bytes()
     checked(examples, engine)
     assert examples.report.read_bytes() == before
 
 
-def test_a_note_named_an_octave_off_is_a_warning(examples: Workspace, engine: Any):
+@pytest.mark.slow
+def test_note_named_an_octave_off_is_a_warning(examples: Workspace, engine: Any):
     (examples.notes / "cello_60.flac").unlink()
     shutil.copy(examples.notes / "cello_48.flac", examples.notes / "cello_60.flac")
     problems, page = checked(examples, engine)
     assert problems == [
         "audio_input/cello_60.flac: sounds 12 semitones lower than its file name says"
-        " -> is it cello_48? middle C is 60"
+        " -> if it is cello_48, rename it (middle C is 60)"
     ]
     assert problems[0] in page.words
     assert "−1201 ⚠" in page.words
 
 
+@pytest.mark.slow
 def test_all_notes_named_an_octave_off_are_one_warning(examples: Workspace, engine: Any):
     renamed(examples, 12)
     settings = json.loads(examples.settings.read_text())
@@ -207,7 +210,7 @@ def test_all_notes_named_an_octave_off_are_one_warning(examples: Workspace, engi
     problems, page = checked(examples, engine)
     assert problems == [
         "audio_input: every note sounds 12 semitones lower than its file name says"
-        " -> is middle C 60 in your names? name them 12 lower"
+        " -> if middle C is not 60 in your names, subtract 12 from the numbers"
     ]
     assert page.words.count("⚠") == 12
 
@@ -222,7 +225,8 @@ def test_noise_has_no_pitch_and_no_warning(make_workspace: Any, engine: Any):
     assert re.search(r"tin_drum 60\s+4.00\s+−6.0\s+−10.\d\s+—\s+—", page.words)
 
 
-def test_a_filled_in_note_is_shown_and_not_warned_of(examples: Workspace, engine: Any):
+@pytest.mark.slow
+def test_filled_in_note_is_shown_without_a_warning(examples: Workspace, engine: Any):
     (examples.notes / "marimba_72.flac").unlink()
     problems, page = checked(examples, engine, fill="repeat")
     assert problems == []
@@ -231,9 +235,7 @@ def test_a_filled_in_note_is_shown_and_not_warned_of(examples: Workspace, engine
 
 
 @pytest.mark.parametrize("content", [b"no sound", b""])
-def test_what_cannot_be_read_has_its_place_on_the_page(
-    content: bytes, make_workspace: Any, engine: Any
-):
+def test_unreadable_note_is_on_the_page(content: bytes, make_workspace: Any, engine: Any):
     workspace = make_workspace()
     (workspace.notes / "oboe_48.wav").write_bytes(content)
     problems, page = checked(workspace, engine)
@@ -243,7 +245,7 @@ def test_what_cannot_be_read_has_its_place_on_the_page(
     assert re.search(r"oboe 48\s+—\s+—\s+—\s+—\s+—", page.words)
 
 
-def test_without_settings_there_are_the_problems(tmp_path: Path, engine: Any):
+def test_page_without_settings_shows_the_problems(tmp_path: Path, engine: Any):
     workspace = Workspace(tmp_path)
     workspace.settings.write_text("{")
     problems, page = checked(workspace, engine)
@@ -251,26 +253,26 @@ def test_without_settings_there_are_the_problems(tmp_path: Path, engine: Any):
     assert "table" not in page.tags
 
 
-def test_names_are_text_whatever_they_hold(make_workspace: Any, engine: Any):
+def test_names_are_escaped(make_workspace: Any, engine: Any):
     name = "a&amp;'b ¡ü"
     pads = {"NW": [name], "NE": ["oboe"], "SW": ["tin_drum"], "SE": ["viola"]}
     workspace = make_workspace("<script>alert(1)<", pads=pads)
     write_note(workspace.notes / "<script>alert(1)<.wav", 440.0)
     problems, page = checked(workspace, engine)
     assert len(problems) == 1
-    assert "audio_input/<script>alert(1)<.wav: does not name" in problems[0]
+    assert "audio_input/<script>alert(1)<.wav: the name has no" in problems[0]
     assert problems[0] in page.words
     assert "script" not in page.tags
     assert page.pictures[0].startswith(f"{name} 48: waveform")
     assert f"{name} 48" in page.words
 
 
-def test_made_clips_are_shown_beside_their_notes(examples: Workspace, engine: Any):
+def test_generated_clips_are_shown_beside_their_notes(examples: Workspace, engine: Any):
     generated(examples, engine)
     problems, page = checked(examples, engine)
     assert problems == []
     assert page.tags.count("svg") == page.tags.count("image") + 12 == 36
-    for what in ("the note", "its reconstruction"):
+    for what in ("note", "reconstruction"):
         assert f"cello 48: rainbowgram of {what}" in page.pictures
         assert f"{what} · peak" in " ".join(page.words.split())
     assert page.tags.count("audio") == 24
@@ -279,12 +281,13 @@ def test_made_clips_are_shown_beside_their_notes(examples: Workspace, engine: An
     clip, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[1].partition(",")[2])))
     assert (len(clip), rate) == (16_000, 16_000)
     assert np.abs(clip).max() <= (PEAK + 1) / 32768
-    # A perfect model's clip has the note's pitch, and the pad's level.
-    again = r"its reconstruction · peak −1\d\.\d dBFS · loudness −\d\d\.\d dBFS · pitch (\S+)"
+    # A perfect reconstruction has the note's pitch and the pad's level.
+    again = r"reconstruction · peak −1\d\.\d dBFS · loudness −\d\d\.\d dBFS · pitch (\S+)"
     pitches = [float(pitch) for pitch in re.findall(again, " ".join(page.words.split()))]
     assert pitches == pytest.approx([48, 60, 72] * 4, abs=0.2)
 
 
+@pytest.mark.slow
 def test_only_clips_of_these_recordings_are_shown(examples: Workspace, engine: Any):
     generated(examples, engine)
     shutil.copy(examples.notes / "cello_60.flac", examples.notes / "cello_48.flac")
@@ -294,7 +297,8 @@ def test_only_clips_of_these_recordings_are_shown(examples: Workspace, engine: A
     assert any("cello 60: rainbowgram" in label for label in page.pictures)
 
 
-def test_clips_of_an_incomplete_pack_are_shown_as_far_as_they_are(examples: Workspace, engine: Any):
+@pytest.mark.slow
+def test_available_clips_of_an_incomplete_pack_are_shown(examples: Workspace, engine: Any):
     generated(examples, engine)
     plan = Plan.read(examples.plan)
     assert plan is not None
@@ -309,21 +313,23 @@ def test_clips_of_an_incomplete_pack_are_shown_as_far_as_they_are(examples: Work
     assert page.tags.count("svg") == 12
 
 
-def test_the_shortest_and_silent_clips_have_pictures(make_workspace: Any, engine: Any):
+@pytest.mark.slow
+def test_shortest_and_silent_clips_have_pictures(make_workspace: Any, engine: Any):
     workspace = make_workspace(final_length=16)
     settings = read(workspace.settings)[0]
     assert settings is not None
-    prepare.run(workspace, settings, engine, quiet=True)
+    prepare.run_prepare(workspace, settings, engine, quiet=True)
     plan = Plan.read(workspace.plan)
     assert plan is not None
     codes = np.full((18, plan.samples), mulaw.ZERO, dtype=np.uint8)
     codes[::2] = np.arange(plan.samples) % 251
     write_array(workspace.block(0, plan.block_identity(0)), codes)
     _, page = checked(workspace, engine)
-    assert sum("rainbowgram of its reconstruction" in label for label in page.pictures) == 8
+    assert sum("rainbowgram of reconstruction" in label for label in page.pictures) == 8
 
 
-def test_of_many_notes_none_is_put_into_the_page(
+@pytest.mark.slow
+def test_page_of_many_notes_has_no_audio(
     examples: Workspace, engine: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(report_entries, "PLAYED", 11)
@@ -332,7 +338,8 @@ def test_of_many_notes_none_is_put_into_the_page(
     assert examples.report.stat().st_size < 12 * 30_000  # 64 notes: under 2 MB
 
 
-def test_the_command_prints_where_the_page_is(
+@pytest.mark.slow
+def test_command_prints_the_path_of_the_page(
     make_workspace: Callable[..., Workspace], command: Command
 ):
     workspace = make_workspace()
@@ -352,18 +359,18 @@ def test_the_command_prints_where_the_page_is(
     assert not workspace.status("check").exists()
 
 
-def test_where_there_is_no_workspace_none_is_made(tmp_path: Path, command: Command):
+def test_missing_workspace_is_not_created(tmp_path: Path, command: Command):
     done = command("check", "-w", tmp_path / "nowhere", "--plots")
     assert done.returncode == 2
     assert "report" not in done.stdout
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_without_matplotlib_one_line_says_what_to_install(
+def test_missing_matplotlib_is_one_line_with_the_fix(
     make_workspace: Callable[..., Workspace], small_checkpoint: Path
 ):
     workspace = make_workspace()
-    # As a finder of modules sees it where it is not installed.
+    # Simulates a machine without matplotlib.
     without = "import importlib.util as u; f = u.find_spec; "
     without += "u.find_spec = lambda n, *a: None if n == 'matplotlib' else f(n, *a); "
     argv = nsynth_super("check", "-w", workspace.root, "--plots")
@@ -378,15 +385,15 @@ def test_without_matplotlib_one_line_says_what_to_install(
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: --plots: matplotlib is not installed, which draws them"
+        "error: --plots: matplotlib is required and not installed"
         " -> pip install 'nsynth-super[plots]'\n"
     )
     assert not workspace.report.exists()
 
 
-def test_plain_check_imports_nothing_that_draws():
+def test_plain_check_does_not_import_matplotlib():
     code = (
-        "import sys, nsynth_super.check, nsynth_super.report, nsynth_super.cli; "
+        "import sys, nsynth_super.cli; from nsynth_super.reports import check, check_page; "
         "print([m for m in ('matplotlib', 'jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -394,7 +401,7 @@ def test_plain_check_imports_nothing_that_draws():
 
 
 @pytest.mark.parametrize("hertz", [55.0, 440.0, 1234.5, 6000.0])
-def test_a_tone_lies_in_its_row_with_its_amplitude(hertz: float):
+def test_tone_is_in_its_row_with_its_amplitude(hertz: float):
     rows = np.abs(constant_q(tone(hertz, level=0.25)))
     assert rows.shape == (ROWS, 125)
     loudest = rows.argmax(axis=0)[16:-16]
@@ -406,7 +413,7 @@ def test_a_tone_lies_in_its_row_with_its_amplitude(hertz: float):
     assert intensity[far, 60].max() == 0
 
 
-def test_hue_is_how_far_the_phase_turns_in_a_column():
+def test_hue_is_the_phase_advance_per_column():
     columns_a_second = 16_000 / HOP
     for hertz in (442.0, 446.0, 3010.0):
         _, hue = rainbowgram(tone(hertz))
@@ -415,7 +422,7 @@ def test_hue_is_how_far_the_phase_turns_in_a_column():
         np.testing.assert_allclose(steady, turns, atol=0.02)
 
 
-def test_two_tones_of_one_row_have_two_hues():
+def test_two_tones_in_one_row_have_two_hues():
     low, high = 2005.0, 2015.0
     assert int(row(low)) == int(row(high))
     (_, one), (_, other) = rainbowgram(tone(low)), rainbowgram(tone(high))
@@ -423,7 +430,7 @@ def test_two_tones_of_one_row_have_two_hues():
     np.testing.assert_allclose(apart, 10 * HOP / 16_000, atol=0.02)
 
 
-def test_silence_is_black_and_a_single_sample_is_a_column():
+def test_silence_is_black_and_a_single_sample_is_one_column():
     intensity, hue = rainbowgram(np.zeros(16_000, dtype=np.float32))
     assert not intensity.any()
     assert np.isfinite(hue).all()
@@ -438,7 +445,7 @@ def test_rows_reach_half_the_sample_rate():
     assert row(8000) >= ROWS
 
 
-def test_a_waveform_is_a_few_hundred_points_that_miss_no_peak():
+def test_outline_of_a_waveform_keeps_the_peaks():
     audio = tone(440) * 0.1
     audio[12_345], audio[54_321] = 0.9, -0.8
     low, high = outline(audio)
@@ -448,7 +455,7 @@ def test_a_waveform_is_a_few_hundred_points_that_miss_no_peak():
     assert len(waveform_and_spectrum(audio, 69, 69.0, "a")) < 30_000
 
 
-def test_a_spectrum_has_its_peak_at_the_tone():
+def test_spectrum_peaks_at_the_tone():
     for hertz in (30.0, 440.0, 7000.0):
         frequencies, level = spectrum(tone(hertz))
         assert frequencies[level.argmax()] == pytest.approx(hertz, rel=0.01)
@@ -456,7 +463,7 @@ def test_a_spectrum_has_its_peak_at_the_tone():
         assert np.median(level) == QUIETEST
 
 
-def test_levels_are_of_the_peak_and_of_the_loudest_moment():
+def test_levels_are_the_peak_and_the_loudest_window():
     audio = tone(440, level=0.5)
     audio[8_000:] *= 0.01
     sound = Sound.of(audio)

@@ -1,4 +1,4 @@
-"""Each exact rewrite of the decoder, by itself: in float64, against what `decoder.py` says."""
+"""Compare each rewrite of the decoder's weights with the reference decoder, in float64."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def inputs() -> torch.Tensor:
-    """Inputs of one clip, `[times]`."""
+    """The inputs of one clip, `[times]`."""
     return torch.rand(12, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 def before(inputs: torch.Tensor, time: int, count: int) -> torch.Tensor:
-    """Return the last `count` inputs at a time, zeros before the start."""
+    """Return the last `count` inputs at a time, with zeros before the start."""
     padded = torch.cat([inputs.new_zeros(count), inputs])
     return padded[time + 1 : time + 1 + count]
 
 
-def test_start_is_startconv_and_skip_start(weights, inputs):
+def test_start_computes_startconv_and_skip_start(weights, inputs):
     decoder, made = Decoder(weights, SIZES, 1), start(weights)
     for t, x in enumerate(inputs):
         l = decoder.causal("startconv", x[None, None])  # noqa: E741
@@ -51,7 +51,7 @@ def test_start_is_startconv_and_skip_start(weights, inputs):
         torch.testing.assert_close(row @ made, torch.cat([l, s], 1)[0])
 
 
-def test_first_layer_is_dilatedconv_1_of_startconv_from_the_first_sample_on(weights, inputs):
+def test_first_layer_computes_dilatedconv_1_of_startconv_from_the_first_sample(weights, inputs):
     decoder, made = Decoder(weights, SIZES, 1), first_layer(weights)
     assert made.shape == (FIRST, 2 * SIZES.width)
     for t, x in enumerate(inputs):
@@ -61,7 +61,7 @@ def test_first_layer_is_dilatedconv_1_of_startconv_from_the_first_sample_on(weig
         torch.testing.assert_close(torch.cat([before(inputs, t, INPUTS), there]) @ made, d[0])
 
 
-def test_a_halved_gate_needs_tanh_alone(weights):
+def test_a_halved_gate_needs_only_tanh(weights):
     d = torch.randn(7, 2 * SIZES.width, dtype=torch.float64)
     z = torch.sigmoid(d[:, : SIZES.width]) * torch.tanh(d[:, SIZES.width :])
     a, b = torch.tanh(gate(d)).chunk(2, dim=1)
@@ -69,7 +69,7 @@ def test_a_halved_gate_needs_tanh_alone(weights):
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
-def test_output_is_res_and_skip_and_of_the_last_layer_skip_alone(weights, layer):
+def test_output_computes_res_and_skip_and_only_skip_in_the_last_layer(weights, layer):
     z = torch.randn(7, SIZES.width, dtype=torch.float64)
     decoder = Decoder(weights, SIZES, 7)
     res, skip = decoder.linear(f"res_{layer}", z), decoder.linear(f"skip_{layer}", z)
@@ -87,8 +87,8 @@ def test_output_is_res_and_skip_and_of_the_last_layer_skip_alone(weights, layer)
         (torch.bfloat16, 1e-4),
     ],
 )
-def test_conditioning_in_16_bits_is_nearly_as_good_as_in_32(weights, dtype, within):
-    """Not 2⁻¹¹ or 2⁻⁸, which is what one number of 16 bits would make of it."""
+def test_conditioning_in_16_bits_is_nearly_as_accurate_as_in_32(weights, dtype, within):
+    """A single 16-bit number would have a relative error of 2⁻¹¹ or 2⁻⁸."""
     side = Side(dtype, SIZES.embedding)
     encoding = torch.randn(5, SIZES.embedding, generator=torch.Generator().manual_seed(2))
     w, bias = weights["cond_map_2/W"][0, 0], weights["cond_map_2/biases"]
@@ -101,7 +101,7 @@ def test_conditioning_in_16_bits_is_nearly_as_good_as_in_32(weights, dtype, with
 
 @pytest.mark.parametrize("dilation", [1, 2, 8, 512])
 def test_a_group_of_the_ring_holds_the_three_taps_in_the_order_of_the_weights(dilation):
-    """Each time's input is written to its slot, and is found with weight 0, 1 or 2 while needed."""
+    """An input is written once, and later multiplied by tap 2, 1 and 0 in its position."""
     ring = torch.full((dilation, TAPS), -1)
     for t in range(5 * dilation):
         group, place = slot(t, dilation)
@@ -112,10 +112,10 @@ def test_a_group_of_the_ring_holds_the_three_taps_in_the_order_of_the_weights(di
             assert ring[group, position] == (t - age if t >= age else -1)
 
 
-def test_the_fewest_products_remain():
-    """Of the published model: 57.3 million multiplications a sample where the definition has 59.7,
+def test_the_rewrites_remove_products():
+    """57.3 million multiplications per sample of the published model instead of 59.7 million.
 
-    and 4 in a hundred more for the columns of conditioning and biases.
+    The columns of conditioning and biases add 4 %.
     """
     sizes = Dimensions()
     taps, rest = Rewritten.layer_bytes(sizes, torch.float32)

@@ -1,7 +1,7 @@
-"""The scripts for Slurm and the image's entrypoints: what they call, and what they do if it fails.
+"""The Slurm scripts and the image's entrypoints: what they run and how they handle failures.
 
-The programs that they call are fakes here, which note how they were called. What they are
-compared with is in tests/golden/scripts; NSYNTH_GOLDEN=write in the environment writes it anew.
+Fake programs on the PATH record each call. tests/golden/scripts holds the expected calls and
+output; set NSYNTH_GOLDEN=write to regenerate it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "scripts"
 FAKES = ("nsynth-super", "sbatch", "scancel", "scontrol", "singularity", "srun")
 REAL = ("bash", "cut", "dirname", "realpath", "sh", "sleep")
-SHOWN = (
+RECORDED_VARIABLES = (
     "SRUN_CPUS_PER_TASK",
     "NSYNTH_IMAGE",
     "NSYNTH_CHECKPOINT",
@@ -33,21 +33,25 @@ SHOWN = (
     "PYTHONHOME",
     "PYTHONPATH",
 )
-"""What a script says to those it calls by the environment."""
+"""Environment variables that the fakes record."""
 INSIDE = "/opt/nsynth"
-"""Where the image has what is ours; a fake of it is elsewhere."""
+"""The program's folder in the image; tests replace it by a fake elsewhere."""
+REPOSITORY = "@repository@"
+"""Stands for `ROOT` while arguments are quoted, so that a space in its path adds no quotes."""
 
-FAKE = f"""#!{sys.executable} -S
-# A fake, for tests: notes how it is called, and does what FAKE_<its name> says.
+FAKE = f"""#!/bin/sh
+'''exec' "{sys.executable}" -S "$0" "$@"  # a #! line cannot hold a path with a space
+' '''
+# A fake program: records its call, then executes the Python code in the variable FAKE_<NAME>.
 import json, os, signal, sys, time
 folder, name = os.environ["FAKES"], os.path.basename(sys.argv[0])
 if os.path.dirname(sys.argv[0]) != folder:
-    name = sys.argv[0]  # not found on the path, but called by its own
-said = {{k: os.environ[k] for k in {SHOWN} if k in os.environ}}
+    name = sys.argv[0]  # called by its path, not found on the PATH
+variables = {{k: os.environ[k] for k in {RECORDED_VARIABLES} if k in os.environ}}
 with open(os.path.join(folder, "calls"), "a") as file:
-    file.write(json.dumps([name, sys.argv[1:], said]) + "\\n")
+    file.write(json.dumps([name, sys.argv[1:], variables]) + "\\n")
 with open(os.path.join(folder, "calls")) as file:
-    times = [json.loads(line)[0] for line in file].count(name)  # that it was called
+    times = [json.loads(line)[0] for line in file].count(name)  # calls so far
 exec(os.environ.get("FAKE_" + name.upper(), ""))
 """
 
@@ -66,11 +70,11 @@ with open(os.path.join(folder, "srun")) as file:
     os.kill(int(file.read()), signal.SIGUSR1)
 """
 ENDS_THE_SCRIPT = "os.kill(os.getppid(), signal.SIGKILL)"
-"""As Slurm does with a batch script whose job is requeued."""
+"""Slurm kills the batch script of a job that is requeued."""
 
 
 class Machine:
-    """A folder with a workspace and an image, and fakes on the path.
+    """A folder with workspaces and images, and a PATH with fakes.
 
     Parameters
     ----------
@@ -100,7 +104,7 @@ class Machine:
         }
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a script of the repository, with a job's environment if it is a job's."""
+        """Start a script of the repository; a .slrm script gets the environment of a job."""
         (self._fakes / "calls").unlink(missing_ok=True)
         script = ROOT / words[0]
         if INSIDE in (text := script.read_text(encoding="utf-8")):
@@ -123,23 +127,23 @@ class Machine:
         )
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a script to its end."""
-        return ended(self.start(*words, **environment))
+        """Run a script and return its result."""
+        return wait_for(self.start(*words, **environment))
 
     def calls(self) -> list[tuple[str, list[str], dict[str, str]]]:
-        """Return what was called by the last script: name, arguments, environment."""
+        """Return the calls of the last script: name, arguments, environment."""
         try:
             lines = (self._fakes / "calls").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
         return [tuple(json.loads(line)) for line in lines]
 
-    def called(self) -> list[str]:
-        """Return the same, a line each, without the environment."""
+    def commands(self) -> list[str]:
+        """Return the calls of the last script as command lines, without the environment."""
         return [shlex.join([name, *words]) for name, words, _ in self.calls()]
 
     def wait_for_step(self, script: subprocess.Popen[str]) -> None:
-        """Wait until the step that a script started listens to signals."""
+        """Wait until the step of a script handles signals."""
         end = time.monotonic() + 20
         while not (self._fakes / "step").exists():
             assert script.poll() is None, script.communicate()
@@ -147,12 +151,12 @@ class Machine:
             time.sleep(0.01)
 
     def readable(self, text: str) -> str:
-        """Return a text without this machine's paths."""
-        text = text.replace(str(self._inside), INSIDE)
-        return text.replace(str(self.here), "<here>").replace(str(ROOT), "<repository>")
+        """Replace this machine's paths in a text by placeholders."""
+        text = text.replace(str(self._inside), INSIDE).replace(str(self.here), "<here>")
+        return text.replace(str(ROOT), "<repository>").replace(REPOSITORY, "<repository>")
 
 
-def ended(script: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+def wait_for(script: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     try:
         out, err = script.communicate(timeout=30)
     except subprocess.TimeoutExpired:
@@ -166,16 +170,16 @@ def fakes(tmp_path: Path) -> Machine:
     return Machine(tmp_path.resolve())
 
 
-# What they call
+# Commands
 
 JOB_CASES: list[tuple[str, list[str], dict[str, str]]] = [
     ("in the workspace", [], {}),
     ("a workspace", ["pack"], {}),
-    ("a workspace by the environment", [], {"NSYNTH_WORKSPACE": "pack"}),
-    ("an argument beats the environment", ["pack"], {"NSYNTH_WORKSPACE": "images"}),
+    ("a workspace from the environment", [], {"NSYNTH_WORKSPACE": "pack"}),
+    ("an argument overrides the environment", ["pack"], {"NSYNTH_WORKSPACE": "images"}),
     ("a link to a folder with a space in its name", ["link"], {}),
     ("with options", ["pack", "--engine", "magenta", "--checkpoint", "a model.tar"], {}),
-    ("options alone", ["", "--engine", "torch"], {"NSYNTH_WORKSPACE": "pack"}),
+    ("only options", ["", "--engine", "torch"], {"NSYNTH_WORKSPACE": "pack"}),
     ("another image", ["pack"], {"NSYNTH_IMAGE": "images/other.sif"}),
     ("more folders", ["pack"], {"NSYNTH_BIND": "/scratch,/data:/mnt:ro"}),
 ]
@@ -189,19 +193,23 @@ ARRAY = {
 }
 SUBMIT_CASES: list[tuple[str, list[str], dict[str, str]]] = [
     ("a workspace", ["pack"], {}),
-    ("for sbatch", ["pack", "--gpus=4", "--array=0-7", "--partition", "gpu"], {}),
-    ("for both", ["pack", "--gpus=v100:4", "--", "--engine", "magenta", "--", "x y"], {}),
-    ("for the stages", ["pack", "--", "--checkpoint", "a model.tar"], {}),
+    ("sbatch options", ["pack", "--gpus=4", "--array=0-7", "--partition", "gpu"], {}),
+    (
+        "sbatch and stage options",
+        ["pack", "--gpus=v100:4", "--", "--engine", "magenta", "--", "x y"],
+        {},
+    ),
+    ("stage options", ["pack", "--", "--checkpoint", "a model.tar"], {}),
     ("a link to a folder with a space in its name", ["link"], {}),
     ("another image", ["pack"], {"NSYNTH_IMAGE": "images/other.sif"}),
     ("more folders", ["pack"], {"NSYNTH_BIND": "/scratch,/data:/mnt:ro"}),
-    ("without a check", ["pack"], {"NSYNTH_CHECK": "no"}),
-    ("to one of several clusters", ["pack"], {"FAKE_SBATCH": "print(f'{100 + times};north')"}),
-    ("nothing named", [], {}),
+    ("check disabled", ["pack"], {"NSYNTH_CHECK": "no"}),
+    ("several clusters", ["pack"], {"FAKE_SBATCH": "print(f'{100 + times};north')"}),
+    ("no arguments", [], {}),
     ("an option first", ["--gpus=4", "pack"], {}),
 ]
 ENTRYPOINT_CASES: list[tuple[str, list[str], dict[str, str]]] = [
-    ("nothing", [], {}),
+    ("no arguments", [], {}),
     ("a workspace", ["-w", "pack"], {}),
     ("with options", ["-w", "another pack", "--engine", "magenta", "-v"], {}),
     ("in an array", ["-w", "pack"], ARRAY),
@@ -212,10 +220,10 @@ SCRIPTS = {
     "slurm/pads.slrm": JOB_CASES,
     "slurm/submit": SUBMIT_CASES,
     "entrypoints/nsynth-super": [
-        ("nothing", [], {}),
+        ("no arguments", [], {}),
         ("a command", ["status", "-w", "another pack"], {}),
         (
-            "with a model and a Magenta of one's own",
+            "another model and another Magenta",
             ["check"],
             {
                 "NSYNTH_CHECKPOINT": "a model.tar",
@@ -224,7 +232,7 @@ SCRIPTS = {
             },
         ),
         (
-            "on a host with a Python of its own",
+            "Python settings on the host",
             ["check"],
             {"PYTHONHOME": "/conda", "PYTHONPATH": "/conda/packages"},
         ),
@@ -232,51 +240,52 @@ SCRIPTS = {
     "entrypoints/prepare": ENTRYPOINT_CASES,
     "entrypoints/generate": [
         *ENTRYPOINT_CASES,
-        ("other workers", ["--workers", "2", "--shard", "0/2"], {}),
+        ("overridden workers", ["--workers", "2", "--shard", "0/2"], {}),
     ],
     "entrypoints/pads": ENTRYPOINT_CASES,
 }
 
 
-def test_every_script_is_looked_at() -> None:
-    there = [path for folder in ("slurm", "entrypoints") for path in (ROOT / folder).iterdir()]
-    assert sorted(str(path.relative_to(ROOT)) for path in there) == sorted(SCRIPTS)
+def test_every_script_has_test_cases() -> None:
+    scripts = [path for folder in ("slurm", "entrypoints") for path in (ROOT / folder).iterdir()]
+    assert sorted(str(path.relative_to(ROOT)) for path in scripts) == sorted(SCRIPTS)
 
 
-def requests(script: Path) -> Iterator[str]:
-    """Give the options of a script's `#SBATCH` lines."""
+def sbatch_options(script: Path) -> Iterator[str]:
+    """Yield the options of a script's `#SBATCH` lines."""
     for line in script.read_text(encoding="utf-8").splitlines():
         if line.startswith("#SBATCH"):
             yield from shlex.split(line.removeprefix("#SBATCH"))
         elif not line.startswith("#"):
-            return  # Slurm reads no further
+            return  # Slurm ignores #SBATCH lines after the first command
 
 
 def transcript(fakes: Machine, script: str) -> str:
-    """Return everything that a script calls and says, case by case, without machine paths."""
+    """Return the calls and the output of a script in each case, without machine paths."""
     out = []
-    if asked := list(requests(ROOT / script)):
-        out += ["asks Slurm for", *(f"    {option}" for option in asked), ""]
+    if options := list(sbatch_options(ROOT / script)):
+        out += ["#SBATCH options", *(f"    {option}" for option in options), ""]
     for title, words, environment in SCRIPTS[script]:
         done = fakes.run(script, *words, **environment)
-        others = {
+        shown = {
             k: v
             for k, v in environment.items()
             if k.startswith(("NSYNTH", "PYTHON")) or k.endswith("TASK_ID")
         }
-        said = "".join(f"{k}={shlex.quote(v)} " for k, v in others.items())
-        out += [title, f"    $ {said}{shlex.join([script, *words])}"]
-        for name, arguments, told in fakes.calls():
-            with_it = [f"{k}={shlex.quote(v)}" for k, v in told.items()]
-            out.append("    " + " ".join([*with_it, shlex.join([name, *arguments])]))
-        for stream, lines in (("says", done.stdout), ("complains", done.stderr)):
+        assignments = "".join(f"{k}={shlex.quote(v)} " for k, v in shown.items())
+        out += [title, f"    $ {assignments}{shlex.join([script, *words])}"]
+        for name, arguments, variables in fakes.calls():
+            prefix = [f"{k}={shlex.quote(v)}" for k, v in variables.items()]
+            words = [word.replace(str(ROOT), REPOSITORY) for word in (name, *arguments)]
+            out.append("    " + " ".join([*prefix, shlex.join(words)]))
+        for stream, lines in (("stdout", done.stdout), ("stderr", done.stderr)):
             out += [f"    {stream}: {line}" for line in lines.splitlines()]
         out += [f"    exit {done.returncode}", ""]
     return fakes.readable("\n".join(out))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_calls_what_was_agreed_on(script: str, fakes: Machine) -> None:
+def test_a_script_runs_the_expected_commands(script: str, fakes: Machine) -> None:
     golden = GOLDEN / f"{script}.txt"
     found = transcript(fakes, script)
     if os.environ.get("NSYNTH_GOLDEN") == "write":
@@ -285,12 +294,12 @@ def test_a_script_calls_what_was_agreed_on(script: str, fakes: Machine) -> None:
     assert found == golden.read_text(encoding="utf-8")
 
 
-# How a job ends
+# Exit codes and requeueing
 
 
 @pytest.mark.parametrize("script", ["prepare", "generate", "pads"])
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 130])
-def test_a_job_ends_as_its_step_does(script: str, code: int, fakes: Machine) -> None:
+def test_a_job_exits_with_the_code_of_its_step(script: str, code: int, fakes: Machine) -> None:
     done = fakes.run(f"slurm/{script}.slrm", "pack", FAKE_SRUN=f"sys.exit({code})")
     assert done.returncode == code
     assert [name for name, _, _ in fakes.calls()] == ["srun"]
@@ -299,126 +308,120 @@ def test_a_job_ends_as_its_step_does(script: str, code: int, fakes: Machine) -> 
 @pytest.mark.parametrize("script", ["prepare", "generate", "pads"])
 def test_a_job_fails_if_its_step_is_killed(script: str, fakes: Machine) -> None:
     done = fakes.run(f"slurm/{script}.slrm", "pack", FAKE_SRUN="os.kill(os.getpid(), 9)")
-    assert done.returncode in (128 + 9, -9)  # a shell's, or its own
+    assert done.returncode in (128 + 9, -9)  # from the shell, or from srun after exec
     assert [name for name, _, _ in fakes.calls()] == ["srun"]
 
 
 def out_of_time(
     fakes: Machine, how: str = "os._exit(75)", times: int = 1, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run generate.slrm and send it USR1, as Slurm does ahead of the time limit.
+    """Run generate.slrm and send it USR1, as Slurm does before the time limit.
 
     Parameters
     ----------
     fakes : Machine
     how : str
-        What the step does when it gets the signal.
+        Python code that the step executes on the signal.
     times : int
         How often the signal is sent.
     environment
-        More of it.
+        Additional variables.
     """
-    told = {
+    defaults = {
         "FAKE_SRUN": RUNS_UNTIL_USR1.format(how=how),
         "FAKE_SCANCEL": SIGNALS_THE_STEP,
         "FAKE_SCONTROL": ENDS_THE_SCRIPT,
     }
-    script = fakes.start("slurm/generate.slrm", "pack", **{**told, **environment})
+    script = fakes.start("slurm/generate.slrm", "pack", **{**defaults, **environment})
     fakes.wait_for_step(script)
     for time_ in range(1, times + 1):
         script.send_signal(signal.SIGUSR1)
         while len(fakes.calls()) <= time_ and script.poll() is None:
             time.sleep(0.01)
         time.sleep(0.1)
-    return ended(script)
+    return wait_for(script)
 
 
-def test_out_of_time_the_step_is_told_and_the_job_goes_back_into_the_queue(
-    fakes: Machine,
-) -> None:
+def test_a_job_out_of_time_stops_its_step_and_requeues(fakes: Machine) -> None:
     done = out_of_time(fakes)
-    assert fakes.called()[1:] == ["scancel --signal=URG 77", "scontrol requeue 77"]
+    assert fakes.commands()[1:] == ["scancel --signal=URG 77", "scontrol requeue 77"]
     assert done.returncode == -signal.SIGKILL
-    assert done.stdout == "out of time: what was decoded is saved; back into the queue\n"
+    assert done.stdout == "out of time: progress is saved; requeueing\n"
     assert done.stderr == ""
 
 
-def test_of_an_array_only_the_task_that_is_out_of_time_is_told_and_goes_back(
-    fakes: Machine,
-) -> None:
-    # The array's last task has the array's own job number, which alone means all of its tasks.
+def test_only_the_array_task_out_of_time_is_signalled_and_requeued(fakes: Machine) -> None:
+    # The last task's job id equals the array's, which without _TASK means all tasks.
     out_of_time(fakes, **ARRAY)
-    assert fakes.called()[1:] == ["scancel --signal=URG 77_3", "scontrol requeue 77_3"]
+    assert fakes.commands()[1:] == ["scancel --signal=URG 77_3", "scontrol requeue 77_3"]
 
 
-def test_a_step_that_takes_its_time_to_stop_is_waited_for(fakes: Machine) -> None:
+def test_a_job_waits_for_a_step_that_stops_slowly(fakes: Machine) -> None:
     done = out_of_time(fakes, how="time.sleep(0.7); os._exit(75)")
-    assert fakes.called()[2:] == ["scontrol requeue 77"]
+    assert fakes.commands()[2:] == ["scontrol requeue 77"]
     assert done.returncode == -signal.SIGKILL
 
 
-def test_a_step_that_is_told_twice_is_waited_for(fakes: Machine) -> None:
-    # Once by Slurm, and once by somebody who wants the node.
-    done = out_of_time(fakes, how="end.told = hasattr(end, 'told') and os._exit(75)", times=2)
-    told = "scancel --signal=URG 77"
-    assert fakes.called()[1:] == [told, told, "scontrol requeue 77"]
+def test_a_job_waits_for_a_step_that_is_signalled_twice(fakes: Machine) -> None:
+    # Once for the time limit, once for preemption.
+    done = out_of_time(fakes, how="end.before = hasattr(end, 'before') and os._exit(75)", times=2)
+    scancel = "scancel --signal=URG 77"
+    assert fakes.commands()[1:] == [scancel, scancel, "scontrol requeue 77"]
     assert done.returncode == -signal.SIGKILL
 
 
-def test_a_step_that_stopped_before_scancel_came_back_is_still_known_by_its_end(
-    fakes: Machine,
-) -> None:
+def test_the_exit_code_of_a_step_that_ends_before_scancel_is_kept(fakes: Machine) -> None:
     out_of_time(fakes, FAKE_SCANCEL=SIGNALS_THE_STEP + "\ntime.sleep(0.7)")
-    assert fakes.called()[2:] == ["scontrol requeue 77"]
+    assert fakes.commands()[2:] == ["scontrol requeue 77"]
 
 
-def test_where_scancel_fails_the_step_is_told_by_srun(fakes: Machine) -> None:
+def test_a_failing_scancel_falls_back_to_signalling_srun(fakes: Machine) -> None:
     done = out_of_time(fakes, FAKE_SCANCEL="sys.exit('no controller')")
-    assert fakes.called()[1:] == ["scancel --signal=URG 77", "scontrol requeue 77"]
+    assert fakes.commands()[1:] == ["scancel --signal=URG 77", "scontrol requeue 77"]
     assert done.stderr == "no controller\n"
 
 
 @pytest.mark.parametrize(
-    ("restarts", "most"), [("20", None), ("21", None), ("1", "1"), ("3", "2"), (None, "0")]
+    ("restarts", "maximum"), [("20", None), ("21", None), ("1", "1"), ("3", "2"), (None, "0")]
 )
-def test_after_so_many_restarts_a_job_is_left_alone(
-    restarts: str | None, most: str | None, fakes: Machine
+def test_a_job_at_its_maximum_of_restarts_is_not_requeued(
+    restarts: str | None, maximum: str | None, fakes: Machine
 ) -> None:
-    said = {"SLURM_RESTART_COUNT": restarts, "NSYNTH_MAX_RESTARTS": most}
-    done = out_of_time(fakes, **{name: value for name, value in said.items() if value})
+    variables = {"SLURM_RESTART_COUNT": restarts, "NSYNTH_MAX_RESTARTS": maximum}
+    done = out_of_time(fakes, **{name: value for name, value in variables.items() if value})
     assert done.returncode == 75
-    assert fakes.called()[1:] == ["scancel --signal=URG 77"]
-    assert done.stderr == f"out of time after {restarts or 0} restarts: submit it again to go on\n"
+    assert fakes.commands()[1:] == ["scancel --signal=URG 77"]
+    assert done.stderr == (
+        f"out of time after {restarts or 0} restarts: submit the job again to resume\n"
+    )
 
 
-@pytest.mark.parametrize(("restarts", "most"), [("19", None), ("1", "2"), ("20", "21")])
-def test_up_to_so_many_restarts_a_job_goes_back(
-    restarts: str, most: str | None, fakes: Machine
+@pytest.mark.parametrize(("restarts", "maximum"), [("19", None), ("1", "2"), ("20", "21")])
+def test_a_job_below_its_maximum_of_restarts_is_requeued(
+    restarts: str, maximum: str | None, fakes: Machine
 ) -> None:
-    said = {"SLURM_RESTART_COUNT": restarts, "NSYNTH_MAX_RESTARTS": most}
-    out_of_time(fakes, **{name: value for name, value in said.items() if value})
-    assert fakes.called()[2:] == ["scontrol requeue 77"]
+    variables = {"SLURM_RESTART_COUNT": restarts, "NSYNTH_MAX_RESTARTS": maximum}
+    out_of_time(fakes, **{name: value for name, value in variables.items() if value})
+    assert fakes.commands()[2:] == ["scontrol requeue 77"]
 
 
-def test_a_job_that_may_not_go_back_says_so(fakes: Machine) -> None:
+def test_a_job_that_cannot_requeue_reports_it(fakes: Machine) -> None:
     done = out_of_time(fakes, FAKE_SCONTROL="sys.exit('requeueing is disabled')")
     assert done.returncode == 75
     assert done.stderr.splitlines() == [
         "requeueing is disabled",
-        "out of time after 0 restarts: submit it again to go on",
+        "out of time after 0 restarts: submit the job again to resume",
     ]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_a_step_that_ended_otherwise_when_it_was_told_is_not_run_again(
-    code: int, fakes: Machine
-) -> None:
+def test_a_signalled_step_with_another_exit_code_is_not_requeued(code: int, fakes: Machine) -> None:
     done = out_of_time(fakes, how=f"os._exit({code})")
     assert done.returncode == code
-    assert fakes.called()[1:] == ["scancel --signal=URG 77"]
+    assert fakes.commands()[1:] == ["scancel --signal=URG 77"]
 
 
-# What submit does not submit
+# slurm/submit
 
 
 def submitted(fakes: Machine) -> list[str]:
@@ -429,17 +432,17 @@ def sbatches(fakes: Machine) -> list[list[str]]:
     return [words for name, words, _ in fakes.calls() if name == "sbatch"]
 
 
-def test_a_missing_image_is_said_and_nothing_is_submitted(fakes: Machine) -> None:
+def test_submit_reports_a_missing_image(fakes: Machine) -> None:
     (fakes.here / "nsynth.sif").unlink()
     done = fakes.run("slurm/submit", "pack")
     assert done.returncode == 2
     assert done.stderr == (
-        f"{fakes.here}/nsynth.sif: there is no image -> build it, or name it in NSYNTH_IMAGE\n"
+        f"{fakes.here}/nsynth.sif: image not found -> build it, or set NSYNTH_IMAGE to its path\n"
     )
     assert fakes.calls() == []
 
 
-def test_an_image_in_a_missing_folder_is_said_and_nothing_is_submitted(fakes: Machine) -> None:
+def test_submit_reports_an_image_in_a_missing_folder(fakes: Machine) -> None:
     done = fakes.run("slurm/submit", "pack", NSYNTH_IMAGE="none/nsynth.sif")
     assert done.returncode != 0
     assert "none/nsynth.sif" in done.stderr
@@ -448,9 +451,7 @@ def test_an_image_in_a_missing_folder_is_said_and_nothing_is_submitted(fakes: Ma
 
 @pytest.mark.parametrize("check", ["yes", "no"])
 @pytest.mark.parametrize("name", ["pcak", "nsynth.sif", "none/pack"])
-def test_a_missing_workspace_is_said_and_nothing_is_submitted(
-    name: str, check: str, fakes: Machine
-) -> None:
+def test_submit_reports_a_missing_workspace(name: str, check: str, fakes: Machine) -> None:
     done = fakes.run("slurm/submit", name, NSYNTH_CHECK=check)
     assert done.returncode != 0
     assert name in done.stderr
@@ -458,17 +459,15 @@ def test_a_missing_workspace_is_said_and_nothing_is_submitted(
 
 
 @pytest.mark.parametrize("name", ["my,pack", "my:pack"])
-def test_a_workspace_that_cannot_be_bound_is_said_and_nothing_is_submitted(
-    name: str, fakes: Machine
-) -> None:
+def test_submit_reports_a_workspace_that_cannot_be_bound(name: str, fakes: Machine) -> None:
     (fakes.here / name).mkdir()
     done = fakes.run("slurm/submit", name)
     assert done.returncode == 2
-    assert f"{name}: a container cannot bind a path with , or :" in done.stderr
+    assert f"{name}: a path with , or : cannot be bound" in done.stderr
     assert fakes.calls() == []
 
 
-def test_what_the_check_finds_is_its_exit_code_and_nothing_is_submitted(fakes: Machine) -> None:
+def test_submit_exits_with_the_code_of_a_failing_check(fakes: Machine) -> None:
     done = fakes.run("slurm/submit", "pack", FAKE_SINGULARITY="sys.exit(2)")
     assert done.returncode == 2
     assert [name for name, _, _ in fakes.calls()] == ["singularity"]
@@ -476,7 +475,7 @@ def test_what_the_check_finds_is_its_exit_code_and_nothing_is_submitted(fakes: M
 
 
 @pytest.mark.parametrize("refused", [1, 2, 3])
-def test_behind_a_job_that_is_not_taken_no_other_is_submitted(refused: int, fakes: Machine) -> None:
+def test_submit_stops_at_the_first_job_that_sbatch_refuses(refused: int, fakes: Machine) -> None:
     sbatch = f"sys.exit('no such partition') if times == {refused} else print(100 + times)"
     done = fakes.run("slurm/submit", "pack", FAKE_SBATCH=sbatch)
     assert done.returncode == 1
@@ -486,7 +485,7 @@ def test_behind_a_job_that_is_not_taken_no_other_is_submitted(refused: int, fake
 
 
 @pytest.mark.parametrize("after", ["", ";north"])
-def test_each_job_waits_for_the_one_before_it(after: str, fakes: Machine) -> None:
+def test_each_job_depends_on_the_previous_one(after: str, fakes: Machine) -> None:
     done = fakes.run("slurm/submit", "pack", FAKE_SBATCH=f"print(f'{{100 + times}}{after}')")
     assert submitted(fakes) == ["prepare", "generate", "pads"]
     waits = [[w for w in words if "dependency" in w] for words in sbatches(fakes)]
@@ -494,12 +493,10 @@ def test_each_job_waits_for_the_one_before_it(after: str, fakes: Machine) -> Non
     assert "submitted: prepare 101, generate 102, pads 103\n" in done.stdout
 
 
-def test_submit_finds_its_scripts_from_anywhere_and_by_a_link(
-    fakes: Machine, tmp_path: Path
-) -> None:
+def test_submit_finds_its_scripts_through_a_symbolic_link(fakes: Machine, tmp_path: Path) -> None:
     link = tmp_path / "submit"
     link.symlink_to(ROOT / "slurm" / "submit")
-    done = ended(
+    done = wait_for(
         subprocess.Popen(
             [link, "pack"],
             env=fakes.environment,
@@ -514,11 +511,11 @@ def test_submit_finds_its_scripts_from_anywhere_and_by_a_link(
         assert any(Path(word).parent == ROOT / "slurm" and Path(word).is_file() for word in words)
 
 
-# As they are written
+# Syntax
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_is_short_and_the_shell_understands_it(script: str) -> None:
+def test_a_script_is_short_and_parses(script: str) -> None:
     text = (ROOT / script).read_text(encoding="utf-8")
     shell = text.splitlines()[0].removeprefix("#!/bin/")
     assert shell in ("sh", "bash")
@@ -530,12 +527,12 @@ def test_a_script_is_short_and_the_shell_understands_it(script: str) -> None:
 
 @pytest.fixture
 def shellcheck() -> Callable[[str, str], None]:
-    """Return a function that lets shellcheck look at a text, and asserts that it has no word."""
+    """Return a function that asserts that shellcheck finds nothing in a text."""
     program = shutil.which("shellcheck")
     if program is None:
         pytest.skip("shellcheck is not installed")
 
-    def look(text: str, shell: str, *options: Any) -> None:
+    def check(text: str, shell: str, *options: Any) -> None:
         done = subprocess.run(
             [program, "--shell", shell, *options, "-"],
             input=text,
@@ -545,12 +542,10 @@ def shellcheck() -> Callable[[str, str], None]:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    return look
+    return check
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_shellcheck_has_nothing_to_say_about_a_script(
-    script: str, shellcheck: Callable[..., None]
-) -> None:
+def test_shellcheck_accepts_a_script(script: str, shellcheck: Callable[..., None]) -> None:
     text = (ROOT / script).read_text(encoding="utf-8")
     shellcheck(text, text.splitlines()[0].removeprefix("#!/bin/"))

@@ -1,4 +1,4 @@
-"""settings.json: what is accepted, and that every problem is named at once with its key."""
+"""Tests of settings.json: accepted values, and problems reported together with their keys."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsynth_super.pack.geometry import Geometry
 from nsynth_super.settings import Settings, inspect, pad_name, read
 
 UPSTREAM: dict[str, Any] = {
@@ -40,21 +41,21 @@ def lines(raw: dict[str, Any], level: str = "error") -> list[str]:
     return [str(problem) for problem in inspect(raw)[1] if problem.level == level]
 
 
-def test_the_upstream_settings_are_read_as_they_are():
+def test_upstream_settings_are_accepted_unchanged():
     settings, _ = inspect(UPSTREAM)
     assert settings is not None
     assert not lines(UPSTREAM)
     assert not lines(UPSTREAM, "warning")
     assert settings.seed == 0
     assert settings.decoded_samples == 64_000
-    assert settings.pad_bytes == 155_520_000
+    assert Geometry.of(settings).bytes == 155_520_000
     assert len(settings.combinations) == 256
 
 
-def test_gpus_and_magenta_dir_are_explained():
+def test_gpus_and_magenta_dir_are_noted_as_ignored():
     explained = lines(UPSTREAM, "note")
     assert len(explained) == 2
-    assert all("not needed" in line for line in explained)
+    assert all("is ignored" in line for line in explained)
 
 
 @pytest.mark.parametrize(
@@ -67,17 +68,17 @@ def test_gpus_and_magenta_dir_are_explained():
             "missing",
         ),
         (corners(SW=["marimba", "marimba"]), "pads.SW", "2 times"),
-        (corners(SW=["a/b"]), "pads.SW[0]", "cannot store"),
-        (corners(SW=["what?"]), "pads.SW[0]", "cannot store"),
-        (corners(SW=["tab\tbed"]), "pads.SW[0]", "cannot store"),
+        (corners(SW=["a/b"]), "pads.SW[0]", "not allowed"),
+        (corners(SW=["what?"]), "pads.SW[0]", "not allowed"),
+        (corners(SW=["tab\tbed"]), "pads.SW[0]", "not allowed"),
         (corners(SW=[" flute"]), "pads.SW[0]", "space"),
-        (corners(SW=[".hidden"]), "pads.SW[0]", "hides"),
+        (corners(SW=[".hidden"]), "pads.SW[0]", "hidden file"),
         (corners(SW=["  "]), "pads.SW[0]", "empty"),
         (corners(SW=[7]), "pads.SW[0]", "7"),
         (corners(XX=["a"]), "pads.XX", "not a corner"),
-        (corners(NW=["Flute"]), "pads", "capitals"),
+        (corners(NW=["Flute"]), "pads", "ignores case"),
         (corners(NW=["a", "a_b"], NE=["b_c", "c"]), "pads", "would share a_c"),
-        (corners(NW=["x" * 100], NE=["y" * 100], SW=["z" * 60]), "pads", "bytes in its name"),
+        (corners(NW=["x" * 100], NE=["y" * 100], SW=["z" * 60]), "pads", "bytes, more than 255"),
         (changed(pitches=[]), "pitches", "is empty"),
         (changed(pitches=[60, 128]), "pitches[1]", "0 to 127"),
         (changed(pitches=[-1]), "pitches[0]", "0 to 127"),
@@ -88,10 +89,10 @@ def test_gpus_and_magenta_dir_are_explained():
         (changed(resolution=0), "resolution", "1 to 11"),
         (changed(final_length=0), "final_length", "1 to 64000"),
         (changed(final_length=64001), "final_length", "1 to 64000"),
-        (changed(seed=-1), "seed", "whole number"),
+        (changed(seed=-1), "seed", "an integer from 0"),
         (changed(resolution=True), "resolution", "True"),
         (changed(names={"flute": {"display": "NINE LONG"}}), "names.flute.display", "1 to 8"),
-        (changed(names={"flute": {"abbr": "F"}}), "names.flute.abbr", "abbr of 2"),
+        (changed(names={"flute": {"abbr": "F"}}), "names.flute.abbr", "abbr has 2"),
         (changed(names={"flute": {"abbr": "F\t"}}), "names.flute.abbr", "printable"),
         (changed(names={"flute": {"label": "FL"}}), "names.flute.label", "'FL'"),
         (changed(names={"flut": {}}), "names.flut", "did you mean flute?"),
@@ -99,7 +100,7 @@ def test_gpus_and_magenta_dir_are_explained():
         (changed(looping="no"), "looping", "true or false"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key(raw: dict[str, Any], key: str, says: str):
+def test_an_invalid_value_is_reported_with_its_key(raw: dict[str, Any], key: str, says: str):
     if says.startswith("would share"):
         says = "would share a"
     found = [line for line in lines(raw) if line.startswith(f"settings.json {key}:")]
@@ -107,8 +108,7 @@ def test_a_wrong_value_is_named_with_its_key(raw: dict[str, Any], key: str, says
     assert inspect(raw)[0] is None
 
 
-def test_labels_and_looping_shape_no_clip():
-    """Whoever names an instrument for the screen keeps the plan, and every clip."""
+def test_labels_and_looping_do_not_affect_the_clips():
     names = {"electricpiano": {"display": "E PIANO", "abbr": "EP"}, "flute": {}}
     settings, problems = inspect(changed(names=names, looping=False))
     assert settings is not None
@@ -118,14 +118,14 @@ def test_labels_and_looping_shape_no_clip():
     assert not [problem for problem in problems if problem.level == "warning"]
 
 
-def test_two_instruments_of_a_corner_with_one_label_are_a_warning():
+def test_a_duplicate_label_in_a_corner_is_a_warning():
     names = {"flute": {"display": "SAME"}, "kick": {"display": "SAME"}, "snare": {"abbr": "SA"}}
     assert lines(changed(names=names), "warning") == [
-        "settings.json names: 2 instruments of NE have the display 'SAME' -> give each its own"
+        "settings.json names: 2 instruments of NE have the display 'SAME' -> make them different"
     ]
 
 
-def test_every_problem_is_named_at_once():
+def test_all_problems_are_reported_at_once():
     raw = {
         "pads": {"NW": [], "NE": ["a", "a"], "SW": ["b"]},
         "pitches": [60, 60, 200],
@@ -139,13 +139,13 @@ def test_every_problem_is_named_at_once():
 @pytest.mark.parametrize(
     ("count", "warned"), [(1, 0), (2, 0), (3, 1), (4, 0), (5, 1), (6, 1), (8, 0)]
 )
-def test_a_list_that_confuses_the_devices_encoder_is_a_warning(count: int, warned: int):
+def test_an_instrument_count_that_breaks_the_synths_encoder_is_a_warning(count: int, warned: int):
     raw = corners(NW=[f"i{n}" for n in range(count)])
     assert len(lines(raw, "warning")) == warned
     assert inspect(raw)[0] is not None
 
 
-def test_an_unknown_key_is_a_warning_that_guesses():
+def test_an_unknown_key_is_a_warning_with_a_suggestion():
     assert "did you mean resolution?" in lines(changed(resolutoin=9), "warning")[0]
 
 
@@ -153,12 +153,12 @@ def test_an_unknown_key_is_a_warning_that_guesses():
     ("text", "says"),
     [
         ("{", "line 1, column 2"),
-        ("[]", "no JSON object"),
-        ('{"resolution": 9, "resolution": 5}', "stands there twice"),
-        ("\xff", "no JSON text"),
+        ("[]", "not contain a JSON object"),
+        ('{"resolution": 9, "resolution": 5}', "duplicate key 'resolution'"),
+        ("\xff", "not valid JSON text"),
     ],
 )
-def test_a_file_that_is_no_settings_is_one_line(tmp_path: Path, text: str, says: str):
+def test_an_unreadable_settings_file_is_reported_in_one_line(tmp_path: Path, text: str, says: str):
     path = tmp_path / "settings.json"
     path.write_bytes(text.encode("latin-1"))
     settings, problems = read(path)
@@ -166,17 +166,17 @@ def test_a_file_that_is_no_settings_is_one_line(tmp_path: Path, text: str, says:
     assert says in str(problems[0])
 
 
-def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path):
+def test_a_byte_order_mark_is_accepted(tmp_path: Path):
     path = tmp_path / "settings.json"
     path.write_text("\ufeff" + json.dumps(UPSTREAM), encoding="utf-8")
     assert read(path)[0] is not None
 
 
-def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path):
+def test_a_missing_file_is_reported_with_the_command_that_creates_it(tmp_path: Path):
     assert "nsynth-super new" in str(read(tmp_path / "settings.json")[1][0])
 
 
-def test_sixty_four_thousand_samples_never_ask_for_more_than_the_four_seconds():
+def test_decoded_samples_never_exceed_four_seconds():
     assert inspect(changed(final_length=64000))[0].decoded_samples == 64_000  # type: ignore[union-attr]
     assert inspect(changed(final_length=300))[0].decoded_samples == 4_300  # type: ignore[union-attr]
 
@@ -190,7 +190,7 @@ keys = st.sampled_from([*Settings.model_fields, "pads", "NW"])
 
 
 @given(st.dictionaries(keys, anything))
-def test_no_json_object_whatever_breaks_the_check(raw: dict[str, Any]):
+def test_any_json_object_can_be_checked(raw: dict[str, Any]):
     settings, problems = inspect(raw)
     assert (settings is None) == any(problem.level == "error" for problem in problems)
     assert all(len(str(problem).splitlines()) == 1 for problem in problems)
@@ -200,7 +200,7 @@ names = st.text(st.characters(categories=["L", "N"], max_codepoint=0x2FF), min_s
 
 
 @given(st.lists(st.lists(names, min_size=1, max_size=3, unique=True), min_size=4, max_size=4))
-def test_accepted_names_give_every_combination_a_file_of_its_own(lists: list[list[str]]):
+def test_valid_names_give_every_combination_a_distinct_file_name(lists: list[list[str]]):
     raw = changed(pads=dict(zip(("NW", "NE", "SW", "SE"), lists, strict=True)))
     settings, _ = inspect(raw)
     if settings is None:

@@ -1,6 +1,6 @@
-"""Singularity.def as a text: what its stages, arguments, labels, help, apps and test must be.
+"""The text of Singularity.def: its stages, arguments, labels, help, apps and test.
 
-That it builds and runs is seen in tests/cluster.
+tests/cluster tests that it builds and runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stage:
     header : dict of str to str
         `Bootstrap`, `From`, `Stage`.
     sections : list of (str, str)
-        Each section's first line, without its %, and what follows.
+        The title line without its %, and the text, of each section.
     """
 
     header: dict[str, str] = field(default_factory=dict)
@@ -43,22 +43,23 @@ class Stage:
     def name(self) -> str:
         return self.header["Stage"]
 
-    def of(self, title: str) -> str:
-        """Return the one section of this title."""
+    def section(self, title: str) -> str:
+        """Return the text of the only section with this title."""
         (text,) = [text for found, text in self.sections if found == title]
         return text
 
     @property
     def arguments(self) -> dict[str, str]:
-        lines = [line.strip() for line in self.of("arguments").splitlines() if line.strip()]
+        lines = [line.strip() for line in self.section("arguments").splitlines() if line.strip()]
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
-    def everything_but_its_arguments(self) -> str:
+    def without_arguments(self) -> str:
+        """Return the text of the stage without its %arguments."""
         sections = [text for title, text in self.sections if title != "arguments"]
         return "\n".join([*self.header.values(), *sections])
 
 
-def stages_of(text: str) -> list[Stage]:
+def parse_stages(text: str) -> list[Stage]:
     """Split a definition into stages and sections."""
     found: list[Stage] = []
     title = None
@@ -76,12 +77,12 @@ def stages_of(text: str) -> list[Stage]:
     return found
 
 
-STAGES = stages_of(TEXT)
+STAGES = parse_stages(TEXT)
 IMAGE = STAGES[-1]
 by_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 
 
-def test_the_stages_are_known_by_name() -> None:
+def test_the_stages_have_the_expected_names() -> None:
     assert [stage.name for stage in STAGES] == ["cuda", "build", "image"]
 
 
@@ -96,24 +97,24 @@ def test_a_stages_base_can_be_replaced(stage: Stage) -> None:
 
 @by_stage
 def test_every_argument_that_a_stage_uses_is_declared_there(stage: Stage) -> None:
-    # Arguments belong to a stage: what another has declared is not defined here.
-    used = set(ARGUMENT.findall(stage.everything_but_its_arguments()))
+    # An argument is defined only in the stages that declare it.
+    used = set(ARGUMENT.findall(stage.without_arguments()))
     used |= {name for value in stage.arguments.values() for name in ARGUMENT.findall(value)}
     assert used <= stage.arguments.keys()
     assert used
 
 
 @by_stage
-def test_a_default_is_as_it_shall_be_put_in(stage: Stage) -> None:
+def test_a_default_has_no_quotes_comments_or_outer_spaces(stage: Stage) -> None:
     for name, value in stage.arguments.items():
         assert re.fullmatch(r"[A-Z0-9_]+", name)
         assert value
         assert not re.search(r"['\"#]|^\s|\s$", value), (
-            f"{name}: Apptainer keeps {value!r} as it is"
+            f"{name}: Apptainer inserts {value!r} verbatim"
         )
 
 
-def test_an_argument_has_the_same_default_wherever_it_is_declared() -> None:
+def test_an_argument_has_the_same_default_in_every_stage() -> None:
     defaults: dict[str, set[str]] = {}
     for stage in STAGES:
         for name, value in stage.arguments.items():
@@ -122,75 +123,76 @@ def test_an_argument_has_the_same_default_wherever_it_is_declared() -> None:
     assert len(defaults) > 5
 
 
-def test_no_argument_stands_behind_a_hash() -> None:
-    # Apptainer substitutes nothing there, be it a comment or not.
+def test_no_argument_follows_a_hash() -> None:
+    # Apptainer substitutes nothing after a #, even outside of comments.
     lines = [line for line in TEXT.splitlines() if re.search(r"#.*\{\{", line)]
     assert lines == []
 
 
-# What it copies
+# Copied files
+
+
+def with_defaults(stage: Stage, text: str) -> str:
+    """Substitute the stage's default arguments in a text."""
+    return ARGUMENT.sub(lambda match: stage.arguments.get(match[1], match[0]), text)
 
 
 def copied(stage: Stage, title: str) -> Iterator[tuple[str, str]]:
-    """Give (from, to) for each line of the sections of this title, with the defaults put in."""
+    """Yield (source, destination) for each line of these sections, with default arguments."""
     for found, text in stage.sections:
         if found == title:
             for line in text.splitlines():
                 if line.strip() and not line.lstrip().startswith("#"):
-                    put_in = ARGUMENT.sub(
-                        lambda match: stage.arguments.get(match[1], match[0]), line
-                    )
-                    source, to = put_in.split()
+                    source, to = with_defaults(stage, line).split()
                     yield source, to
 
 
-def test_what_it_copies_from_the_repository_is_there() -> None:
+def test_files_copied_from_the_repository_exist() -> None:
     sources = [source for stage in STAGES for source, _ in copied(stage, "files")]
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert {"entrypoints", "nsynth_super", "requirements", "patches"} <= set(sources)
 
 
-def test_what_it_copies_from_a_stage_was_made_in_an_earlier_one() -> None:
+def test_files_copied_from_a_stage_are_created_in_an_earlier_one() -> None:
     checked = 0
     for number, stage in enumerate(STAGES):
         for title, _ in stage.sections:
             if title.startswith("files from "):
                 (earlier,) = [s for s in STAGES[:number] if s.name == title.split()[-1]]
                 for source, _ in copied(stage, title):
-                    assert is_made_in(earlier, source), source
+                    assert creates(earlier, source), source
                     checked += 1
     assert checked >= 2
 
 
-def is_made_in(stage: Stage, path: str) -> bool:
-    """Tell whether a path was copied from the repository into a stage, or its %post names it."""
+def creates(stage: Stage, path: str) -> bool:
+    """Return whether a stage copies a path from the repository or mentions it in its %post."""
     for source, to in copied(stage, "files"):
-        there = f"{to}{Path(source).name}"
-        if path == there or path.startswith(f"{there}/"):
-            return (ROOT / source / path[len(there) :].strip("/")).exists()
+        target = f"{to}{Path(source).name}"
+        if path == target or path.startswith(f"{target}/"):
+            return (ROOT / source / path[len(target) :].strip("/")).exists()
     (post,) = [text for title, text in stage.sections if title.startswith("post")]
     return re.search(rf"{re.escape(path)}\b", post) is not None
 
 
-def test_what_it_needs_of_the_repository_is_not_left_to_chance() -> None:
-    # Everything in %post that is named by a path of the repository is copied.
+def test_repository_files_used_in_post_are_copied() -> None:
     for stage in STAGES:
         sources = [source for source, _ in copied(stage, "files")]
         for title, text in stage.sections:
             if title.startswith("post"):
-                for named in re.findall(r"(?<![/\w.])((?:requirements|patches)/[\w.-]+)", text):
-                    assert (ROOT / named).is_file()
-                    assert any(named.startswith(source) for source in sources), named
+                for path in re.findall(r"(?<![/\w.])((?:requirements|patches)/[\w.-]+)", text):
+                    assert (ROOT / path).is_file()
+                    assert any(path.startswith(source) for source in sources), path
 
 
 # Labels, help, apps
 
 
-def test_the_image_says_what_it_is_and_what_is_inside_by_labels() -> None:
+def test_labels_describe_the_image_and_its_contents() -> None:
     labels = dict(
-        line.split(maxsplit=1) for line in IMAGE.of("labels").splitlines() if line.strip()
+        line.split(maxsplit=1) for line in IMAGE.section("labels").splitlines() if line.strip()
     )
-    post, built = IMAGE.of("post"), STAGES[1].of("post -c /bin/bash")
+    post, built = IMAGE.section("post"), STAGES[1].section("post -c /bin/bash")
     assert '>>"$APPTAINER_LABELS"' in post
     assert "cat /opt/nsynth/checkpoint/labels" in post
     echoed = re.compile(r'^ *echo "([\w.]+) \S', re.MULTILINE)
@@ -212,30 +214,34 @@ def test_the_image_says_what_it_is_and_what_is_inside_by_labels() -> None:
     assert labels["org.opencontainers.image.revision"] == "{{ REVISION }}"
 
 
-def test_help_names_commands_that_there_are() -> None:
-    words = re.findall(r"(?:run|exec)(?: --nv)?(?: --app)? nsynth\.sif ([a-z|]+)", IMAGE.of("help"))
+def test_help_names_only_existing_commands() -> None:
+    words = re.findall(
+        r"(?:run|exec)(?: --nv)?(?: --app)? nsynth\.sif ([a-z|]+)", IMAGE.section("help")
+    )
     named = {word for alternatives in words for word in alternatives.split("|")}
     assert {"new", "check", "run", "status", *APPS} <= named
     assert named <= {*cli.commands, *APPS}
-    for script in re.findall(r"slurm/[\w.]+", IMAGE.of("help")):
+    for script in re.findall(r"slurm/[\w.]+", IMAGE.section("help")):
         assert (ROOT / "slurm" / script.removeprefix("slurm/").rstrip(".,")).exists()
 
 
-def test_each_entrypoint_is_an_app_with_a_help() -> None:
+def test_each_entrypoint_is_an_app_with_help() -> None:
     for kind in ("apprun", "apphelp"):
         found = [title.split() for title, _ in IMAGE.sections if title.startswith(kind)]
         assert sorted(found) == [[kind, name] for name in APPS]
     for name in APPS:
-        assert IMAGE.of(f"apprun {name}").strip() == f'exec /opt/nsynth/entrypoints/{name} "$@"'
-        assert f"--app {name} nsynth.sif -w WORKSPACE" in IMAGE.of(f"apphelp {name}")
+        assert (
+            IMAGE.section(f"apprun {name}").strip() == f'exec /opt/nsynth/entrypoints/{name} "$@"'
+        )
+        assert f"--app {name} nsynth.sif -w WORKSPACE" in IMAGE.section(f"apphelp {name}")
 
 
-def test_by_itself_the_image_is_the_command_line() -> None:
-    assert IMAGE.of("runscript").strip() == 'exec nsynth-super "$@"'
+def test_running_the_image_runs_the_program() -> None:
+    assert IMAGE.section("runscript").strip() == 'exec nsynth-super "$@"'
 
 
-def test_the_entrypoints_are_found_first() -> None:
-    (path,) = re.findall(r"export PATH=(\S+)", IMAGE.of("environment"))
+def test_the_entrypoints_come_first_on_the_path() -> None:
+    (path,) = re.findall(r"export PATH=(\S+)", IMAGE.section("environment"))
     assert path.split(":")[0] == "/opt/nsynth/entrypoints"
     assert dict(copied(STAGES[1], "files"))["entrypoints"] == "/opt/nsynth/"
 
@@ -243,27 +249,25 @@ def test_the_entrypoints_are_found_first() -> None:
 # Shell
 
 
-def test_the_test_fails_if_any_line_does() -> None:
-    # A %test passes or fails by its last command alone, unless it says so itself.
-    first, second, *_ = IMAGE.of("test").splitlines()
+def test_the_test_section_fails_if_any_command_fails() -> None:
+    # Without `set -e`, only the last command of a %test counts.
+    first, second, *_ = IMAGE.section("test").splitlines()
     assert first.strip() == "#!/bin/bash"
     assert second.strip() == "set -e"
 
 
 @by_stage
-def test_a_build_fails_if_any_line_does(stage: Stage) -> None:
+def test_a_build_fails_if_any_command_fails(stage: Stage) -> None:
     ((title, text),) = [(t, body) for t, body in stage.sections if t.startswith("post")]
     bash = title == "post -c /bin/bash"
     assert text.splitlines()[0].strip() == ("set -euo pipefail" if bash else "set -eu")
 
 
-def shell(stage: Stage) -> Iterator[tuple[str, str, str]]:
-    """Give (title, shell, text) for each section that a shell reads, with the defaults put in."""
+def shell_sections(stage: Stage) -> Iterator[tuple[str, str, str]]:
+    """Yield (title, shell, text) for each section with shell code, with default arguments."""
     for title, text in stage.sections:
         if title.split()[0] in ("post", "environment", "runscript", "apprun", "test"):
-            text = ARGUMENT.sub(
-                lambda match: stage.arguments.get(match[1], match[0]), textwrap.dedent(text)
-            )
+            text = with_defaults(stage, textwrap.dedent(text))
             bash = "/bin/bash" in title or text.startswith("#!/bin/bash")
             yield title, "bash" if bash else "sh", text
 
@@ -271,11 +275,11 @@ def shell(stage: Stage) -> Iterator[tuple[str, str, str]]:
 SECTIONS = [
     pytest.param(*section, id=f"{stage.name}-{section[0]}")
     for stage in STAGES
-    for section in shell(stage)
+    for section in shell_sections(stage)
 ]
 
 
-def test_every_kind_of_section_is_looked_at() -> None:
+def test_every_kind_of_shell_section_is_tested() -> None:
     assert {str(section.values[0]).split()[0] for section in SECTIONS} == {
         "post",
         "environment",
@@ -286,18 +290,18 @@ def test_every_kind_of_section_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("title", "kind", "text"), SECTIONS)
-def test_the_shell_understands_a_section(title: str, kind: str, text: str) -> None:
+def test_the_shell_parses_a_section(title: str, kind: str, text: str) -> None:
     assert "{{" not in text
     done = subprocess.run([kind, "-n"], input=text, text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), title
 
 
 @pytest.mark.parametrize(("title", "kind", "text"), SECTIONS)
-def test_shellcheck_has_nothing_to_say_about_a_section(title: str, kind: str, text: str) -> None:
+def test_shellcheck_accepts_a_section(title: str, kind: str, text: str) -> None:
     program = shutil.which("shellcheck")
     if program is None:
         pytest.skip("shellcheck is not installed")
-    # SC2050, SC2194: with an argument put in, what is compared is a constant.
+    # SC2050, SC2194: a substituted argument makes a comparison constant.
     words = [program, "--shell", kind, "--exclude", "SC2050,SC2194", "-"]
     done = subprocess.run(words, input=text, text=True, capture_output=True, check=False)
     assert done.returncode == 0, f"{title}\n{done.stdout}{done.stderr}"
@@ -310,30 +314,32 @@ CUDA_10 = {
     ],
     "lib/x86_64-linux-gnu": ["libcudnn.so.7"],
 }  # fmt: skip
-"""Where TensorFlow's image of 2019 has what TensorFlow opens: links to files of longer names."""
+"""CUDA's libraries in TensorFlow's image of 2019: links to files with longer names."""
 
 
 def copied_cuda(usr: Path, to: Path, cuda10: str) -> subprocess.CompletedProcess[str]:
-    """Run the section that copies CUDA's libraries, on folders that stand for the image's."""
-    script = STAGES[0].of("post").replace("{{ CUDA10 }}", cuda10).replace("/opt/cuda-10.0", str(to))
+    """Run the section that copies CUDA's libraries, with `usr` as the image's /usr."""
+    script = (
+        STAGES[0].section("post").replace("{{ CUDA10 }}", cuda10).replace("/opt/cuda-10.0", str(to))
+    )
     return subprocess.run(
         ["sh", "-c", script.replace("/usr/", f"{usr}/")], capture_output=True, text=True
     )
 
 
 def fake_cuda(usr: Path) -> list[str]:
-    """Make empty stand-ins for the libraries; return their names."""
+    """Create fake libraries and return their names."""
     for folder, names in CUDA_10.items():
         (usr / folder).mkdir(parents=True)
         for name in names:
             (usr / folder / f"{name}.130").write_text(f"fake {name}")
             (usr / folder / name).symlink_to(f"{name}.130")
     (usr / "local/cuda-10.0/stubs").mkdir()
-    (usr / "local/cuda-10.0/stubs/libcuda.so.1").write_text("a stub that must stay behind")
+    (usr / "local/cuda-10.0/stubs/libcuda.so.1").write_text("a stub that must not be copied")
     return sorted(name for names in CUDA_10.values() for name in names)
 
 
-def test_what_tensorflow_opens_of_cuda_is_copied_and_no_stub_of_the_driver(tmp_path: Path) -> None:
+def test_tensorflows_cuda_libraries_are_copied_without_the_driver_stub(tmp_path: Path) -> None:
     names = fake_cuda(tmp_path / "usr")
     done = copied_cuda(tmp_path / "usr", tmp_path / "out", "required")
     assert done.returncode == 0, done.stderr
@@ -344,7 +350,7 @@ def test_what_tensorflow_opens_of_cuda_is_copied_and_no_stub_of_the_driver(tmp_p
         assert path.read_text() == f"fake {name}"
 
 
-def test_a_base_without_one_of_cudas_libraries_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_cuda_library_fails_the_build_by_name(tmp_path: Path) -> None:
     fake_cuda(tmp_path / "usr")
     (tmp_path / "usr/lib/x86_64-linux-gnu/libcudnn.so.7").unlink()
     refused = copied_cuda(tmp_path / "usr", tmp_path / "out", "required")
@@ -353,7 +359,7 @@ def test_a_base_without_one_of_cudas_libraries_is_refused_by_name(tmp_path: Path
     assert "CUDA10=none" in refused.stderr
 
 
-def test_an_image_can_be_had_without_cuda_10(tmp_path: Path) -> None:
+def test_cuda_10_can_be_omitted(tmp_path: Path) -> None:
     (tmp_path / "usr").mkdir()
     assert copied_cuda(tmp_path / "usr", tmp_path / "out", "none").returncode == 0
     assert list((tmp_path / "out").iterdir()) == []

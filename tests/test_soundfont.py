@@ -1,4 +1,4 @@
-"""Notes from a SoundFont: found, played, and put into a workspace."""
+"""Rendering notes of a SoundFont and importing them into a workspace."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from nsynth_super import fluidsynth, pitch, soundfont
-from nsynth_super.problems import BadInput, Failed
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.errors import BadInput, Failed
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes import fluidsynth, pitch, soundfont
 from tests import tiny_soundfont
 from tests.tiny_soundfont import DRUMS, HIGH, LATE, LAYERED, SINE
 
@@ -25,7 +25,7 @@ try:
 except Failed as missing:
     needs_fluidsynth = pytest.mark.skip(reason=str(missing))
 else:
-    needs_fluidsynth = pytest.mark.skipif(False, reason="FluidSynth is here")
+    needs_fluidsynth = pytest.mark.skipif(False, reason="FluidSynth is available")
 
 FLUID_R3 = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -85,18 +85,18 @@ def test_a_note_is_held_for_three_seconds_and_released(font: soundfont.SoundFont
 
 
 @needs_fluidsynth
-def test_a_note_begins_with_its_sound(font: soundfont.SoundFont):
+def test_a_note_begins_at_its_onset(font: soundfont.SoundFont):
     sudden, late = played(font, SINE, 60), played(font, LATE, 60)
     for note in (sudden, late):
         assert np.abs(note[:160]).max() > 0.1
-    # Half a second late, and cut off: it is released half a second earlier.
+    # Its onset is half a second late, so after trimming it is released half a second earlier.
     assert rms(late[38_400:39_600]) > 0.4
     assert rms(late[48_000:]) < 0.001
 
 
 @needs_fluidsynth
 def test_loud_presets_do_not_clip(font: soundfont.SoundFont):
-    """Eight sines at once go far beyond full scale; harmonics would show that they were cut."""
+    """Eight sines far exceed full scale, and clipping would add harmonics."""
     note = played(font, LAYERED, 60, velocity=127)
     spectrum = np.abs(np.fft.rfft(note[8_000:24_000] * np.hanning(16_000)))
     assert spectrum[3 * 262 - 20 : 3 * 262 + 20].max() < 1e-3 * spectrum.max()
@@ -117,7 +117,7 @@ def test_velocity_does_not_change_the_level(font: soundfont.SoundFont):
 
 
 @needs_fluidsynth
-def test_all_keys_without_a_sound_are_named_at_once(font: soundfont.SoundFont):
+def test_all_silent_pitches_are_reported_at_once(font: soundfont.SoundFont):
     high = preset(font, HIGH)
     assert font.note(high, 59) is None
     chosen = {"high": high, "sine": preset(font, SINE)}
@@ -130,12 +130,12 @@ def test_all_keys_without_a_sound_are_named_at_once(font: soundfont.SoundFont):
 
 
 @needs_fluidsynth
-def test_render_is_the_same_notes_in_one_array(font: soundfont.SoundFont):
+def test_render_returns_the_same_notes_as_an_array(font: soundfont.SoundFont):
     notes = soundfont.render(font.path, 8, 5, [72, 60])
     assert (notes.dtype, notes.shape) == (np.float32, (2, 64_000))
     assert np.array_equal(notes[1], played(font, HIGH, 60))
     assert soundfont.render(font.path, 8, 5, []).shape == (0, 64_000)
-    with pytest.raises(BadInput, match="holds no preset 8:6"):
+    with pytest.raises(BadInput, match="has no preset 8:6"):
         soundfont.render(font.path, 8, 6, [60])
 
 
@@ -143,7 +143,7 @@ def test_render_is_the_same_notes_in_one_array(font: soundfont.SoundFont):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("Tiny Sine", SINE),  # whole, although it is in another name too
+        ("Tiny Sine", SINE),  # an exact name, although another name contains it
         ("tiny sine", SINE),
         ("high", HIGH),
         ("8:5", HIGH),
@@ -156,7 +156,7 @@ def test_render_is_the_same_notes_in_one_array(font: soundfont.SoundFont):
 def test_a_preset_is_found_by_name_part_or_number(
     font: soundfont.SoundFont, text: str, place: tuple[int, int] | None
 ):
-    place = place or DRUMS  # ß is ss where capitals are folded
+    place = place or DRUMS  # case folding turns ß into ss
     assert font.find(text) == preset(font, place)
 
 
@@ -164,13 +164,15 @@ def test_a_preset_is_found_by_name_part_or_number(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("tiny", "may be 0:0 Tiny Sine, 8:5 Tiny Sine High -> say which, as BANK:PROGRAM"),
-        ("tiny sin hig", "has none -> did you mean 'Tiny Sine High'?"),
-        ("9:9", "has none"),
-        ("", "has none"),
+        ("tiny", "matches 0:0 Tiny Sine, 8:5 Tiny Sine High -> choose one with BANK:PROGRAM"),
+        ("tiny sin hig", "has no such preset -> did you mean 'Tiny Sine High'?"),
+        ("9:9", "has no such preset"),
+        ("", "has no such preset"),
     ],
 )
-def test_what_is_no_one_preset_is_one_line(font: soundfont.SoundFont, text: str, says: str):
+def test_an_unknown_or_ambiguous_preset_is_reported_in_one_line(
+    font: soundfont.SoundFont, text: str, says: str
+):
     with pytest.raises(BadInput) as bad:
         font.find(text)
     assert says in str(bad.value)
@@ -178,7 +180,7 @@ def test_what_is_no_one_preset_is_one_line(font: soundfont.SoundFont, text: str,
 
 
 @needs_fluidsynth
-def test_instruments_are_called_as_wished_or_as_the_presets(font: soundfont.SoundFont):
+def test_instruments_are_named_by_the_option_or_the_preset(font: soundfont.SoundFont):
     chosen = soundfont.assigned(
         font,
         ["Tiny Sine", "high=organ_2", "Loud=Layers", "kit=drums", "late"],
@@ -194,20 +196,20 @@ def test_instruments_are_called_as_wished_or_as_the_presets(font: soundfont.Soun
 
 
 @needs_fluidsynth
-def test_all_that_is_wrong_with_the_wishes_is_told_at_once(font: soundfont.SoundFont):
-    wishes = ["tiny", "nothing", "late=a/b", "late=x", "high=x", f"late={'x' * 300}", "late=x"]
+def test_all_problems_with_preset_options_are_reported_at_once(font: soundfont.SoundFont):
+    requests = ["tiny", "nothing", "late=a/b", "late=x", "high=x", f"late={'x' * 300}", "late=x"]
     with pytest.raises(BadInput) as bad:
-        soundfont.assigned(font, wishes)
-    said = [str(problem) for problem in bad.value.problems]
+        soundfont.assigned(font, requests)
+    lines = [str(problem) for problem in bad.value.problems]
     for words in (
-        "may be",
-        "has none",
-        "'a/b' holds '/'",
-        "0:2 Late is to be 'x' already",
+        "matches",
+        "has no such preset",
+        "'a/b' contains '/'",
+        "'x' is already 0:2 Late",
         "too long",
     ):
-        assert sum(words in line for line in said) == 1
-    assert len(said) == 5
+        assert sum(words in line for line in lines) == 1
+    assert len(lines) == 5
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_all_that_is_wrong_with_the_wishes_is_told_at_once(font: soundfont.Sound
         ("b.sf2", None, "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_soundfont_is_one_line(
+def test_a_file_that_is_not_a_soundfont_is_refused_in_one_line(
     tmp_path: Path, name: str, content: bytes | None, says: str
 ):
     if content is not None:
@@ -228,15 +230,15 @@ def test_a_file_that_is_no_soundfont_is_one_line(
         soundfont.SoundFont(tmp_path / name)
 
 
-def test_a_soundfont_cut_short_is_one_line(tmp_path: Path):
+def test_a_truncated_soundfont_is_refused_in_one_line(tmp_path: Path):
     path = tiny_soundfont.write(tmp_path / "tiny.sf2")
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(BadInput, match=r"tiny.sf2: is cut short: [\d,]+ of [\d,]+ bytes"):
+    with pytest.raises(BadInput, match=r"tiny.sf2: is truncated: [\d,]+ of [\d,]+ bytes"):
         soundfont.SoundFont(path)
 
 
 @needs_fluidsynth
-def test_a_soundfont_that_is_spoilt_is_one_line(tmp_path: Path):
+def test_a_damaged_soundfont_is_refused_in_one_line(tmp_path: Path):
     path = tiny_soundfont.write(tmp_path / "tiny.sf2")
     path.write_bytes(path.read_bytes().replace(b"phdr", b"????"))
     with pytest.raises(BadInput, match=r"tiny.sf2: FluidSynth cannot read it"):
@@ -244,14 +246,14 @@ def test_a_soundfont_that_is_spoilt_is_one_line(tmp_path: Path):
 
 
 @pytest.fixture
-def _forgotten() -> Iterator[None]:
+def _uncached_library() -> Iterator[None]:
     fluidsynth.library.cache_clear()
     yield
     fluidsynth.library.cache_clear()
 
 
-@pytest.mark.usefixtures("_forgotten")
-def test_without_pyfluidsynth_one_line_says_what_to_install(
+@pytest.mark.usefixtures("_uncached_library")
+def test_a_missing_pyfluidsynth_is_reported_with_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "fluidsynth", None)
@@ -259,8 +261,8 @@ def test_without_pyfluidsynth_one_line_says_what_to_install(
         soundfont.SoundFont(tiny_soundfont.write(tmp_path / "tiny.sf2"))
 
 
-@pytest.mark.usefixtures("_forgotten")
-def test_without_its_library_one_line_says_what_to_install(
+@pytest.mark.usefixtures("_uncached_library")
+def test_a_missing_library_is_reported_with_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def fails(name: str) -> None:
@@ -273,7 +275,7 @@ def test_without_its_library_one_line_says_what_to_install(
 
 @pytest.fixture
 def pack(tmp_path: Path, font: soundfont.SoundFont) -> Workspace:
-    """A workspace that wants four instruments of the tiny SoundFont, and has none."""
+    """A workspace for four instruments of the tiny SoundFont, without notes."""
     workspace = Workspace(tmp_path / "pack")
     workspace.notes.mkdir(parents=True)
     settings = {
@@ -286,17 +288,17 @@ def pack(tmp_path: Path, font: soundfont.SoundFont) -> Workspace:
     return workspace
 
 
-WISHES = ("--preset", "tiny sine", "--preset", "late", "--preset", "8:5=organ")
+PRESET_OPTIONS = ("--preset", "tiny sine", "--preset", "late", "--preset", "8:5=organ")
 
 
 @needs_fluidsynth
-def test_from_a_soundfont_to_a_clean_check(
+def test_notes_of_a_soundfont_pass_check(
     pack: Workspace, font: soundfont.SoundFont, command: Command
 ):
-    done = command("notes", font.path, "-w", pack.root, *WISHES)
+    done = command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS)
     assert done.returncode == 0, done.stderr
     assert "organ: 8:5 Tiny Sine High, 2 of 2 pitches" in done.stdout
-    assert "also names drums, which have no notes yet" in done.stderr
+    assert "lists drums, which have no notes yet" in done.stderr
     assert "6 written" in done.stderr
     done = command("notes", font.path, "-w", pack.root, "--preset", "kit", "--as", "drums")
     assert done.stderr == f"notes: 2 written to {pack.notes}\n"
@@ -314,53 +316,55 @@ def test_from_a_soundfont_to_a_clean_check(
     assert json.loads(checked.stdout)["problems"] == []
 
     before = {path: path.stat().st_mtime_ns for path in pack.notes.iterdir()}
-    again = command("notes", font.path, "-w", pack.root, *WISHES)
+    again = command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS)
     assert "notes: 0 written" in again.stderr
-    assert "6 were there already" in again.stderr
+    assert "6 already present" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in pack.notes.iterdir()} == before
 
 
 @needs_fluidsynth
-def test_other_recordings_stay_unless_they_are_to_be_replaced(
+def test_other_recordings_are_replaced_only_with_replace(
     pack: Workspace, font: soundfont.SoundFont, command: Command
 ):
-    kept = pack.notes / "late_67.flac"
-    soundfile.write(kept, np.zeros(100), 16_000)
-    refused = command("notes", font.path, "-w", pack.root, *WISHES)
+    existing = pack.notes / "late_67.flac"
+    soundfile.write(existing, np.zeros(100), 16_000)
+    refused = command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS)
     assert refused.returncode == 2
-    assert "audio_input/late_67: there is another recording already" in refused.stderr
+    assert "audio_input/late_67: another recording exists" in refused.stderr
     assert [path.name for path in pack.notes.iterdir()] == ["late_67.flac"]
-    shown = command("notes", font.path, "-w", pack.root, *WISHES, "--replace", "--dry-run")
+    shown = command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS, "--replace", "--dry-run")
     assert "6 would be written" in shown.stderr
     assert [path.name for path in pack.notes.iterdir()] == ["late_67.flac"]
-    assert command("notes", font.path, "-w", pack.root, *WISHES, "--replace").returncode == 0
-    assert not kept.exists()
+    assert (
+        command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS, "--replace").returncode == 0
+    )
+    assert not existing.exists()
     assert len(list(pack.notes.iterdir())) == 6
 
 
 @needs_fluidsynth
-def test_pitches_out_of_a_presets_keys(
+def test_pitches_outside_a_presets_keys_are_skipped_only_with_skip_silent(
     pack: Workspace, font: soundfont.SoundFont, command: Command
 ):
     settings = json.loads(pack.settings.read_text())
     pack.settings.write_text(json.dumps({**settings, "pitches": [48, 60]}))
-    refused = command("notes", font.path, "-w", pack.root, *WISHES)
+    refused = command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS)
     assert refused.returncode == 2
     assert "8:5 Tiny Sine High: is silent at MIDI 48" in refused.stderr
     assert not list(pack.notes.iterdir())
-    done = command("notes", font.path, "-w", pack.root, *WISHES, "--skip-silent")
+    done = command("notes", font.path, "-w", pack.root, *PRESET_OPTIONS, "--skip-silent")
     assert done.returncode == 0
-    assert "audio_input/organ_48: missing -> `run --fill-missing repitch` fills" in done.stderr
-    assert '"pitches" in settings.json among 60' in done.stderr
+    assert "audio_input/organ_48: missing -> fill them in with `run --fill-missing" in done.stderr
+    assert '"pitches" in settings.json from 60' in done.stderr
 
 
 @needs_fluidsynth
-def test_an_instrument_in_no_corner_is_told(
+def test_an_instrument_in_no_corner_is_reported_unless_quiet(
     pack: Workspace, font: soundfont.SoundFont, command: Command
 ):
     done = command("notes", font.path, "-w", pack.root, "--preset", "late=flute")
     assert done.returncode == 0
-    assert "no corner names 'flute' -> write it where it shall sound" in done.stderr
+    assert "no corner lists 'flute' -> add it to a corner" in done.stderr
     quiet = command("notes", font.path, "-w", pack.root, "--preset", "late=flute", "-q")
     assert (quiet.stdout, quiet.stderr) == ("", "")
 
@@ -380,16 +384,19 @@ def test_presets_are_listed_without_a_workspace(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["none.sf2"], "none.sf2: there is no such file or folder"),
-        (["."], ".: is a folder -> --guess takes the notes in it"),
-        (["a.sf2", "--guess"], "a.sf2: is a file, not a folder, and --guess is not for one"),
-        ([".", "--guess", "--preset", "x"], ".: is a folder, and --preset is not for one"),
-        (["a.sf2", "--preset", "x"], "settings.json: there is no such file"),
+        (["none.sf2"], "none.sf2: does not exist"),
+        (["."], ".: is a folder -> add --guess to detect its notes"),
+        (["a.sf2", "--guess"], "a.sf2: is a file, but --guess needs a folder"),
+        ([".", "--guess", "--preset", "x"], ".: is a folder, but --preset needs a SoundFont"),
+        (["a.sf2", "--preset", "x"], "settings.json: file not found"),
         (["a.sf2"], "a.sf2: is not a SoundFont 2"),
-        (["a.sf2", "--preset", "x", "--preset", "y", "--as", "z"], "--as: names one instrument"),
+        (
+            ["a.sf2", "--preset", "x", "--preset", "y", "--as", "z"],
+            "--as: names only one instrument",
+        ),
     ],
 )
-def test_what_does_not_fit_is_one_line(
+def test_mismatched_options_are_reported_in_one_line(
     tmp_path: Path, command: Command, words: list[str], says: str
 ):
     (tmp_path / "a.sf2").write_bytes(b"RIFF....WAVE")

@@ -1,4 +1,4 @@
-"""Training's view of the model is the encoder's and the decoder's; a run that stops goes on."""
+"""Training uses the same model as encoding and decoding, and a stopped run resumes exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training import autoencoder
 from training.train import Run, Windows, learning_rate, mix, untrained
 
 TINY = Dimensions(width=12, skip_width=10, layers=12, encoder_width=8, encoder_layers=10)
-"""Past the first ten layers, where dilations start over; a receptive field of 2,054."""
+"""More than ten layers, so that dilations repeat; a receptive field of 2,054 samples."""
 
 FRAMES = 6
 
@@ -34,8 +34,8 @@ def codes() -> np.ndarray:
     return np.random.default_rng(0).integers(0, CODES, (2, 24 * HOP), dtype=np.uint8)
 
 
-def seen(codes: np.ndarray, note: int, place: int) -> dict[str, torch.Tensor]:
-    """One window of a note, without noise, in float64."""
+def window(codes: np.ndarray, note: int, place: int) -> dict[str, torch.Tensor]:
+    """Return one window of a note, without noise, in float64."""
     windows = Windows(codes, TINY, 0.0, other=0.0)
     found = windows.cut(np.array([note]), np.array([place]), FRAMES, np.random.default_rng(0))
     return {name: t if name == "answer" else t.double() for name, t in found.items()}
@@ -48,10 +48,11 @@ def logits(weights: dict[str, torch.Tensor], heard: dict[str, torch.Tensor]) -> 
     return autoencoder.decode(weights, TINY, heard["past"], each_sample)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 4, 18])
-def test_windows_are_what_the_encoder_and_the_decoder_make_of_the_whole(weights, codes, place):
-    """At a note's beginning, near it, in the middle, at its end."""
-    heard = seen(codes, 1, place)
+def test_windows_agree_with_the_encoder_and_the_decoder(weights, codes, place):
+    """For windows at a note's start, near it, in the middle, and at its end."""
+    heard = window(codes, 1, place)
     answer = codes[1, place * HOP :][: FRAMES * HOP]
     np.testing.assert_array_equal(heard["answer"][0], answer)
     whole = encode(weights, TINY, torch.from_numpy(codes[1:]))[:, place : place + FRAMES]
@@ -66,32 +67,30 @@ def test_windows_are_what_the_encoder_and_the_decoder_make_of_the_whole(weights,
 
 def test_every_weight_is_trained(weights, codes):
     learned = {name: w.clone().requires_grad_() for name, w in weights.items()}
-    logits(learned, seen(codes, 0, 7)).square().mean().backward()
+    logits(learned, window(codes, 0, 7)).square().mean().backward()
     untouched = {name for name, w in learned.items() if w.grad is None or not w.grad.any()}
-    assert untouched == {"res_12/W", "res_12/biases"}, (
-        "what the last layer's res makes goes nowhere"
-    )
+    assert untouched == {"res_12/W", "res_12/biases"}, "the last layer's res is unused"
 
 
-def test_every_step_has_as_many_samples_and_the_windows_differ_in_length(codes):
+def test_all_steps_have_equally_many_samples_in_windows_of_different_lengths(codes):
     for mixed in (0.0, 0.5):
         windows = Windows(codes, TINY, 4.0, mixed=mixed, pitches=np.array([60, 60]))
         shapes = {tuple(windows.step(0, number)["answer"].shape) for number in range(30)}
         assert shapes == {(32, 512), (16, 1024), (8, 2048), (4, 4096)}
 
 
-def test_silence_is_seen_seldom_and_the_beginning_often(codes):
+def test_silent_windows_are_rare_and_first_windows_are_frequent(codes):
     silent = codes.copy()
     silent[1] = 128
-    often = Windows(silent, TINY, 0.0).often(2)
-    assert often.shape == (2, 23)
-    assert often.sum() == pytest.approx(1)
-    assert often[1].sum() / often[0].sum() == pytest.approx(0.05)
-    assert often[0, 0] == pytest.approx(10 * often[0, 1])
+    probabilities = Windows(silent, TINY, 0.0).probabilities(2)
+    assert probabilities.shape == (2, 23)
+    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities[1].sum() / probabilities[0].sum() == pytest.approx(0.05)
+    assert probabilities[0, 0] == pytest.approx(10 * probabilities[0, 1])
 
 
 @pytest.mark.parametrize(("noise", "other"), [(4.0, 0.0), (0.0, 0.5)])
-def test_noise_and_other_notes_are_in_the_past_alone(codes, noise: float, other: float):
+def test_noise_and_other_notes_affect_only_the_past(codes, noise: float, other: float):
     clean = Windows(codes, TINY, 0.0, other=0.0, mixed=0.0).step(0, 3)
     disturbed = Windows(codes, TINY, noise, other=other, mixed=0.0).step(0, 3)
     assert not torch.equal(clean.pop("past"), disturbed.pop("past"))
@@ -99,8 +98,8 @@ def test_noise_and_other_notes_are_in_the_past_alone(codes, noise: float, other:
         assert torch.equal(value, disturbed[name])
 
 
-def test_windows_are_mixed_as_cells_of_the_pad_are():
-    """Of four notes of a pitch: their embeddings, and the sounds that are to come out."""
+def test_windows_are_mixed_like_the_cells_of_a_pad():
+    """A mix of four notes of one pitch: their embeddings, and the target sounds."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, CODES, (6, 24 * HOP), dtype=np.uint8)
     pitches = np.array([60, 48, 60, 60, 48, 60])
@@ -119,7 +118,7 @@ def test_windows_are_mixed_as_cells_of_the_pad_are():
     torch.testing.assert_close(mix(embeddings, cut["shares"]), mixed)
 
 
-def test_training_goes_on_from_a_model(tmp_path: Path):
+def test_training_starts_from_an_existing_model(tmp_path: Path):
     weights = random.weights(TINY, 0)
     checkpoint.save(weights, tmp_path / "model.safetensors", "random")
     begun = Run(tmp_path / "new.state", TINY, 1, tmp_path / "model.safetensors")
@@ -128,7 +127,7 @@ def test_training_goes_on_from_a_model(tmp_path: Path):
         np.testing.assert_array_equal(w.detach(), weights[name])
 
 
-def test_a_steeper_last_layer_is_the_logits_alone(tmp_path: Path):
+def test_sharper_scales_only_the_logits(tmp_path: Path):
     run = Run(tmp_path / "new.state", TINY, 0)
     for sharper in (1.0, 2.0):
         run.export(tmp_path / f"{sharper}.safetensors", "untrained", sharper)
@@ -138,13 +137,14 @@ def test_a_steeper_last_layer_is_the_logits_alone(tmp_path: Path):
         np.testing.assert_array_equal(steep[name], factor * w)
 
 
-def test_training_begins_with_every_code_as_likely_as_another_and_its_rate_falls():
+def test_training_starts_nearly_uniform_and_its_learning_rate_decays():
     assert untrained(TINY, 0)["logits/W"].std() < 0.1
     rates = [learning_rate(step, 9000) for step in (0, 199, 4500, 8999)]
     assert rates == pytest.approx([1e-5, 2e-3, 1.01e-3, 2e-5], rel=0.01)
 
 
-def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, codes):
+@pytest.mark.slow
+def test_a_stopped_run_resumes_with_the_same_result(tmp_path: Path, codes):
     np.savez(tmp_path / "notes.npz", codes=codes, names=["a_60", "b_60"])
 
     def train(out: str, *steps: int) -> dict[str, np.ndarray]:

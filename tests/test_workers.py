@@ -1,7 +1,7 @@
-"""Several workers on one machine: what each is given, and how their ends become one.
+"""Tests of worker plans and of supervision: resources, exit codes, signals, progress.
 
-The workers here are stubs of a few lines, so that a test decides what befalls them; in
-test_real_workers.py they are not.
+The workers are stubs of a few lines, which lets each test control their behaviour. See
+test_real_workers.py for real ones.
 """
 
 from __future__ import annotations
@@ -20,98 +20,99 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super import machine, progress, workers
-from nsynth_super.grid import Mix
-from nsynth_super.machine import Gpu
-from nsynth_super.plan import BLOCK, Plan, Shard
-from nsynth_super.problems import BadInput, Failed, NsynthSuperError, Stopped
+from nsynth_super.base import allocation
+from nsynth_super.base.allocation import Gpu
+from nsynth_super.base.errors import BadInput, Failed, NsynthSuperError, Stopped
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.grid import Mix
+from nsynth_super.pack.plan import BLOCK, Plan, Shard
+from nsynth_super.runtime import progress, worker_plan, workers
+from nsynth_super.runtime.worker_plan import Worker, on_gpus
 from nsynth_super.wavenet.dimensions import PUBLISHED
-from nsynth_super.workers import Worker, planned
-from nsynth_super.workspace import Workspace
 
 H100 = "NVIDIA H100 80GB HBM3"
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Return a function that says what this process may use: fake GPUs, and processors."""
+    """Return a function that sets the number of fake GPUs and of cores of this process."""
 
     def give(gpus: int, processors: int) -> None:
         fakes = [Gpu(str(number), H100, (9, 0)) for number in range(gpus)]
-        monkeypatch.setattr(machine, "gpus", lambda: fakes)
-        monkeypatch.setattr(machine, "processors", lambda: processors)
+        monkeypatch.setattr(allocation, "gpus", lambda: fakes)
+        monkeypatch.setattr(allocation, "processors", lambda: processors)
 
     return give
 
 
-# What each is given
+# Resources with GPUs
 
 
-def test_without_a_gpu_one_worker_has_everything(given: Callable[[int, int], None]) -> None:
+def test_without_a_gpu_one_worker_gets_all_cores(given: Callable[[int, int], None]) -> None:
     given(0, 6)
-    assert planned(Shard(2, 5)) == [Worker(Shard(2, 5), None, 6, 1)]
+    assert on_gpus(Shard(2, 5)) == [Worker(Shard(2, 5), None, 6, 1)]
 
 
-def test_each_gpu_has_a_worker_with_its_part_of_the_processors(
+def test_each_gpu_gets_a_worker_with_a_share_of_the_cores(
     given: Callable[[int, int], None],
 ) -> None:
     given(3, 7)
-    assert planned(Shard()) == [
+    assert on_gpus(Shard()) == [
         Worker(Shard(number, 3), Gpu(str(number), H100, (9, 0)), 2, 3) for number in range(3)
     ]
 
 
-def test_workers_share_the_part_of_their_task(given: Callable[[int, int], None]) -> None:
+def test_workers_divide_the_shard_of_their_task(given: Callable[[int, int], None]) -> None:
     given(4, 4)
-    assert [worker.shard for worker in planned(Shard(1, 2))] == [Shard(n, 8) for n in (4, 5, 6, 7)]
+    assert [worker.shard for worker in on_gpus(Shard(1, 2))] == [Shard(n, 8) for n in (4, 5, 6, 7)]
 
 
-def test_as_many_workers_as_are_asked_for_share_the_gpus(
+def test_the_requested_number_of_workers_shares_the_gpus(
     given: Callable[[int, int], None],
 ) -> None:
     given(2, 8)
-    five = planned(Shard(), 5)
+    five = on_gpus(Shard(), 5)
     assert [worker.gpu.name for worker in five if worker.gpu] == ["0", "1", "0", "1", "0"]
     assert {(worker.threads, worker.siblings) for worker in five} == {(1, 5)}
-    assert [worker.gpu.name for worker in planned(Shard(), 1) if worker.gpu] == ["0"]
+    assert [worker.gpu.name for worker in on_gpus(Shard(), 1) if worker.gpu] == ["0"]
 
 
-def test_without_a_gpu_workers_that_are_asked_for_share_the_processors(
+def test_without_a_gpu_the_requested_workers_divide_the_cores(
     given: Callable[[int, int], None],
 ) -> None:
     given(0, 6)
-    assert [(worker.gpu, worker.threads) for worker in planned(Shard(), 3)] == [(None, 2)] * 3
+    assert [(worker.gpu, worker.threads) for worker in on_gpus(Shard(), 3)] == [(None, 2)] * 3
 
 
-def test_threads_that_are_asked_for_are_each_workers(given: Callable[[int, int], None]) -> None:
+def test_requested_threads_apply_to_each_worker(given: Callable[[int, int], None]) -> None:
     given(3, 8)
-    assert [worker.threads for worker in planned(Shard(), threads=5)] == [5, 5, 5]
+    assert [worker.threads for worker in on_gpus(Shard(), threads=5)] == [5, 5, 5]
 
 
-def test_nobody_has_no_thread(given: Callable[[int, int], None]) -> None:
+def test_every_worker_has_at_least_one_thread(given: Callable[[int, int], None]) -> None:
     given(4, 2)
-    assert [worker.threads for worker in planned(Shard())] == [1, 1, 1, 1]
+    assert [worker.threads for worker in on_gpus(Shard())] == [1, 1, 1, 1]
 
 
-def test_a_worker_is_named_by_its_shard_and_its_gpu() -> None:
+def test_a_workers_name_contains_its_shard_and_gpu() -> None:
     assert str(Worker(Shard(1, 3), None, 1, 3)) == "shard 1/3"
     assert str(Worker(Shard(1, 3), Gpu("1"), 1, 3)) == "shard 1/3 on GPU 1"
     assert str(Worker(Shard(1, 3), Gpu("1", H100), 1, 3)) == f"shard 1/3 on GPU 1 {H100}"
 
 
-# What each core is given
+# Resources on the CPU
 
 
 def on_cores(cores: int, clips: int, monkeypatch: pytest.MonkeyPatch, **more: Any) -> list[Worker]:
-    monkeypatch.setattr(machine, "processors", lambda: cores)
-    monkeypatch.setattr(machine, "memory", lambda: more.get("memory", 1 << 50))
+    monkeypatch.setattr(allocation, "processors", lambda: cores)
+    monkeypatch.setattr(allocation, "memory", lambda: more.get("memory", 1 << 50))
     plan = SimpleNamespace(
         blocks=-(-clips // BLOCK),
         samples=more.get("samples", 64_000),
         clips_of=lambda block: range(block * BLOCK, min((block + 1) * BLOCK, clips)),
     )
     memory = lambda at_once: 10**9 + at_once * 10**7  # noqa: E731
-    return workers.on_cpu(Shard(1, 2) if "half" in more else Shard(), plan, PUBLISHED, memory)
+    return worker_plan.on_cpu(Shard(1, 2) if "half" in more else Shard(), plan, PUBLISHED, memory)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,13 @@ def on_cores(cores: int, clips: int, monkeypatch: pytest.MonkeyPatch, **more: An
         (2, 1296, 2, 1),
         (2, 128, 2, 1),
         (2, 64, 1, 2),  # one block
-        (2, 81, 1, 2),  # two, but one of them is small
+        (2, 81, 1, 2),  # two blocks, one of them short
         (8, 256, 4, 2),
         (8, 118_016, 8, 1),
         (1, 1296, 1, 1),
     ],
 )
-def test_cores_are_shared_by_processes_where_blocks_come_out_even(
+def test_processes_divide_the_cores_if_the_blocks_divide_evenly(
     cores: int, clips: int, count: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = on_cores(cores, clips, monkeypatch)
@@ -136,7 +137,9 @@ def test_cores_are_shared_by_processes_where_blocks_come_out_even(
     }
 
 
-def test_as_many_processes_as_have_room_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_the_weights_limits_the_number_of_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert len(on_cores(8, 10_000, monkeypatch, memory=8 * 10**9)) == 2
     assert len(on_cores(8, 10_000, monkeypatch, memory=10**9)) == 1
 
@@ -145,23 +148,23 @@ def test_little_work_is_done_in_one_process(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(on_cores(2, 128, monkeypatch, samples=500)) == 1
 
 
-def test_a_shards_cores_share_that_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_divide_the_given_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     team = on_cores(2, 1280, monkeypatch, half=True)
     assert [worker.shard for worker in team] == [Shard(2, 4), Shard(3, 4)]
 
 
-# How they end
+# Exit codes
 
 STUB = """
 import json, os, signal, sys, time
 number, _, count = sys.argv[sys.argv.index("--shard") + 1].partition("/")
 number, count = int(number), int(count)
 """
-"""Begins every stub; `number` is its place among the workers."""
+"""Start of every stub; `number` is the index of the worker."""
 
 
 def stub(code: str, *words: object) -> list[str]:
-    """Return a worker's command: a Python that does `code`; -S starts it in a hundredth second."""
+    """Return the command of a worker that runs `code`; -S makes Python start in 10 ms."""
     return [sys.executable, "-S", "-c", STUB + code, *map(str, words)]
 
 
@@ -185,22 +188,27 @@ ENDS = "how = HOW[number]\nos.kill(os.getpid(), -how) if how < 0 else sys.exit(h
         ((75, 0, 0), Stopped, 75, ["stopped: 1 of 3 workers have work left"]),
         ((75, 75), Stopped, 75, ["stopped: 2 of 2 workers have work left"]),
         ((75, 130), Stopped, 75, ["stopped: 2 of 2 workers have work left"]),
-        ((0, 1), Failed, 1, ["shard 1/2 failed with exit code 1; its own lines above say why"]),
+        ((0, 1), Failed, 1, ["shard 1/2 failed with exit code 1; see its messages above"]),
         ((1, 75), Failed, 1, ["shard 0/2 failed with exit code 1"]),
         ((2, 0), BadInput, 2, ["shard 0/2: failed with exit code 2"]),
         ((2, 75, 2), BadInput, 2, ["shard 0/3: failed", "shard 2/3: failed"]),
         ((2, 1), Failed, 1, ["shard 0/2 failed with exit code 2", "shard 1/2 failed with exit"]),
-        ((0, -9), Failed, 1, ["shard 1/2 was killed by SIGKILL; run it again to go on"]),
+        ((0, -9), Failed, 1, ["shard 1/2 was killed by SIGKILL; run it again to resume"]),
         ((2, -11), Failed, 1, ["shard 0/2 failed with exit", "shard 1/2 was killed by SIGSEGV"]),
-        ((-15, 0), Failed, 1, ["shard 0/2 was killed by SIGTERM"]),  # and nobody had asked us
+        (
+            (-15, 0),
+            Failed,
+            1,
+            ["shard 0/2 was killed by SIGTERM"],
+        ),  # without a signal to the parent
     ],
 )
-def test_the_workers_ends_become_one(
+def test_exit_codes_of_workers_are_combined(
     codes: tuple[int, ...], kind: type[NsynthSuperError], code: int, named: list[str]
 ) -> None:
     command = stub(f"HOW = {codes}\n{ENDS}")
     with pytest.raises(kind) as raised:
-        workers.run(team(len(codes)), command, watch_nothing)
+        workers.supervise(team(len(codes)), command, watch_nothing)
     assert raised.value.exit_code == code
     lines = str(raised.value).splitlines()
     assert len(lines) == len(named)
@@ -208,48 +216,48 @@ def test_the_workers_ends_become_one(
         assert line.startswith(words)
 
 
-def test_workers_that_all_come_to_their_end_are_no_news() -> None:
-    workers.run(team(3), stub(f"HOW = (0, 0, 0)\n{ENDS}"), watch_nothing)
+def test_workers_that_all_succeed_raise_nothing() -> None:
+    workers.supervise(team(3), stub(f"HOW = (0, 0, 0)\n{ENDS}"), watch_nothing)
 
 
-def test_a_worker_that_failed_is_named_with_its_gpu() -> None:
+def test_a_failed_worker_is_named_with_its_gpu() -> None:
     with pytest.raises(Failed, match=f"^shard 1/2 on GPU 5 {H100} was killed by SIGKILL"):
-        workers.run(team(2, gpus=True), stub(f"HOW = (0, -9)\n{ENDS}"), watch_nothing)
+        workers.supervise(team(2, gpus=True), stub(f"HOW = (0, -9)\n{ENDS}"), watch_nothing)
 
 
-def test_a_worker_that_fails_stops_no_other(tmp_path: Path) -> None:
-    go_on = """
+def test_a_failed_worker_does_not_stop_the_others(tmp_path: Path) -> None:
+    code = """
 if number == 1:
     sys.exit(1)
 time.sleep(0.6)
 open(os.path.join(sys.argv[1], str(number)), "w").close()
 """
     with pytest.raises(Failed, match=r"^shard 1/3 failed with exit code 1; [^\n]*$"):
-        workers.run(team(3), stub(go_on, tmp_path), watch_nothing)
+        workers.supervise(team(3), stub(code, tmp_path), watch_nothing)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2"]
 
 
-def test_each_worker_is_told_its_gpu_its_share_and_its_siblings(
+def test_each_worker_gets_its_gpu_shard_and_number_of_siblings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     monkeypatch.setenv("NSYNTH_SOMETHING", "else")
-    tell = """
+    code = """
 with open(os.path.join(sys.argv[1], str(number)), "w") as file:
     json.dump([sys.argv[2:], dict(os.environ)], file)
 """
-    workers.run(team(3, gpus=True), stub(tell, tmp_path), watch_nothing)
-    told = [json.loads((tmp_path / str(number)).read_text()) for number in range(3)]
-    assert [words for words, _ in told] == [
+    workers.supervise(team(3, gpus=True), stub(code, tmp_path), watch_nothing)
+    seen = [json.loads((tmp_path / str(number)).read_text()) for number in range(3)]
+    assert [words for words, _ in seen] == [
         ["--workers", "1", "--shard", f"{number}/3", "--threads", "1"] for number in range(3)
     ]
-    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in told] == ["4", "5", "6"]
-    for _, environment in told:
+    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in seen] == ["4", "5", "6"]
+    for _, environment in seen:
         assert environment["NSYNTH_WORKERS"] == "3"
         assert environment["NSYNTH_SOMETHING"] == "else"
 
 
-def test_without_a_gpu_of_its_own_a_worker_keeps_what_it_may_see(
+def test_without_an_assigned_gpu_a_worker_inherits_cuda_visible_devices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -262,23 +270,23 @@ def test_without_a_gpu_of_its_own_a_worker_keeps_what_it_may_see(
 
 PARENT = """
 import os, signal, subprocess, sys, time
-from nsynth_super import workers
-from nsynth_super.plan import Shard
-from nsynth_super.problems import NsynthSuperError
-from nsynth_super.workers import Worker
+from nsynth_super.runtime import worker_plan, workers
+from nsynth_super.pack.plan import Shard
+from nsynth_super.base.errors import NsynthSuperError
+from nsynth_super.runtime.worker_plan import Worker
 count, folder, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 team = [Worker(Shard(number, count), None, 1, count) for number in range(count)]
 def watch(processes):
     pass
 def go():
     try:
-        workers.run(team, command, watch)
+        workers.supervise(team, command, watch)
     except NsynthSuperError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 """
-"""Begins every parent: a process of its own, for it is sent what would end the tests."""
+"""Start of every parent, a separate process because its signals would end the tests."""
 
 LISTENS = """
 folder, ends = sys.argv[1], int(sys.argv[2])
@@ -293,7 +301,7 @@ open(os.path.join(folder, "%d.ready" % number), "w").close()
 end = time.monotonic() + 20
 while len(got) < ends and time.monotonic() < end:
     time.sleep(0.005)
-end = time.monotonic() + float(sys.argv[3])  # there is time for one signal more
+end = time.monotonic() + float(sys.argv[3])  # time for one more signal
 while time.monotonic() < end:
     time.sleep(0.005)
 sys.exit(75)
@@ -307,7 +315,7 @@ def parent(
     ends: int = 1,
     linger: float = 0.6,
 ) -> subprocess.Popen[str]:
-    """Start three workers that note their signals, and end `linger` seconds after so many."""
+    """Start three workers that log signals and exit `linger` seconds after `ends` of them."""
     return subprocess.Popen(
         [sys.executable, "-c", PARENT + code, "3", folder, *stub(worker, folder, ends, linger)],
         stderr=subprocess.PIPE,
@@ -328,7 +336,7 @@ def ready(folder: Path, *numbers: int) -> bool:
 
 
 def got(folder: Path) -> list[list[str]]:
-    """Return the signals that each worker got."""
+    """Return the signals that each worker received."""
     return [(folder / f"{number}.got").read_text().split() for number in range(3)]
 
 
@@ -340,14 +348,14 @@ def test_a_signal_reaches_every_worker_once(
 ) -> None:
     process = parent(tmp_path)
     until(lambda: ready(tmp_path, 0, 1, 2))
-    os.killpg(process.pid, which)  # as a terminal does: to all that it started
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == code, said
+    os.killpg(process.pid, which)  # as a terminal does: to the process group
+    _, output = process.communicate(timeout=30)
+    assert process.returncode == code, output
     assert got(tmp_path) == [[which.name]] * 3
-    assert said.startswith("stopped: 3 of 3 workers have work left")
+    assert output.startswith("stopped: 3 of 3 workers have work left")
 
 
-def test_a_second_interrupt_reaches_every_worker_as_well(tmp_path: Path) -> None:
+def test_a_second_interrupt_also_reaches_every_worker(tmp_path: Path) -> None:
     process = parent(tmp_path, ends=2)
     until(lambda: ready(tmp_path, 0, 1, 2))
     process.send_signal(signal.SIGINT)
@@ -371,13 +379,13 @@ workers.subprocess, workers.WATCH_EVERY = fake, 0.02
 
 def trace(frame, event, _):
     global lines
-    if frame.f_code is not workers.run.__code__:
+    if frame.f_code is not workers.supervise.__code__:
         return None
     if event == "line" and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         lines += 1
         if lines == at and not started:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.03)  # a second one in the same instant would not be counted
+            time.sleep(0.03)  # signals in the same instant are merged
     return trace
 def watch(_):
     global started
@@ -398,14 +406,15 @@ for at in range(1, 100):
     if started:
         sys.exit(0)
 """
-"""Sends the parent a signal at each line of `run` that starts workers, in one run after another;
-the last is sent when all are started."""
+"""Repeats `supervise` with a signal at each of its lines while it starts workers; the last signal
+comes when all have started."""
 
 
-def test_a_signal_at_any_moment_of_the_start_reaches_every_worker_once(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_signal_during_the_start_reaches_every_worker_once(tmp_path: Path) -> None:
     process = parent(tmp_path, LINE_BY_LINE, linger=0.1)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+    _, output = process.communicate(timeout=200)
+    assert process.returncode == 0, output
     moments = list(tmp_path.iterdir())
     assert len(moments) > 10
     assert {moment.name: got(moment) for moment in moments} == {
@@ -413,7 +422,7 @@ def test_a_signal_at_any_moment_of_the_start_reaches_every_worker_once(tmp_path:
     }
 
 
-DEAF = """
+WITHOUT_HANDLERS = """
 if number == 1:
     open(os.path.join(sys.argv[1], "1.ready"), "w").close()
     time.sleep(20)
@@ -424,71 +433,71 @@ atexit.register(lambda: os._exit(1) if number == 2 else None)
 """
 
 
-def test_a_worker_that_could_not_listen_yet_has_stopped_as_well(tmp_path: Path) -> None:
-    process = parent(tmp_path, worker=DEAF + LISTENS, linger=0)
+def test_a_worker_killed_before_it_installed_handlers_counts_as_stopped(tmp_path: Path) -> None:
+    process = parent(tmp_path, worker=WITHOUT_HANDLERS + LISTENS, linger=0)
     until(lambda: ready(tmp_path, 0, 1, 2))
     process.terminate()
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 75, said
-    assert said.startswith("stopped: 3 of 3 workers have work left")
+    _, output = process.communicate(timeout=30)
+    assert process.returncode == 75, output
+    assert output.startswith("stopped: 3 of 3 workers have work left")
 
 
-def test_a_failure_among_workers_that_stopped_is_a_failure(tmp_path: Path) -> None:
+def test_a_failure_outweighs_stopped_workers(tmp_path: Path) -> None:
     process = parent(tmp_path, worker=FAILS + LISTENS, linger=0)
     until(lambda: ready(tmp_path, 0, 1, 2))
     process.terminate()
-    _, said = process.communicate(timeout=30)
+    _, output = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert said == "shard 2/3 failed with exit code 1; its own lines above say why\n"
+    assert output == "shard 2/3 failed with exit code 1; see its messages above\n"
 
 
 CORES = """
-time.sleep(0.2)  # for its parent to bind it
+time.sleep(0.2)  # time for the parent to bind this process
 with open(os.path.join(sys.argv[1], str(number)), "w") as file:
     json.dump(sorted(os.sched_getaffinity(0)), file)
 """
 
 
 def cores_of(folder: Path, count: int) -> list[list[int]]:
-    """Run workers that say which cores they may use."""
-    workers.run(team(count), stub(CORES, folder), watch_nothing)
+    """Run workers that log their cores; return the cores of each."""
+    workers.supervise(team(count), stub(CORES, folder), watch_nothing)
     return [json.loads((folder / str(number)).read_text()) for number in range(count)]
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds nobody")
-def test_workers_do_not_share_cores_where_there_are_enough(
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no sched_getaffinity")
+def test_workers_are_bound_to_separate_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = sorted(os.sched_getaffinity(0))
-    monkeypatch.setattr(machine, "processors", lambda: len(ours))
+    monkeypatch.setattr(allocation, "processors", lambda: len(ours))
     bound = cores_of(tmp_path, len(ours))
     assert bound == [[core] for core in ours]
-    assert sorted(os.sched_getaffinity(0)) == ours, "and we are bound to nothing new"
+    assert sorted(os.sched_getaffinity(0)) == ours, "the parent itself is not bound"
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds nobody")
-@pytest.mark.parametrize("processors", [0, 1], ids=["too few for all", "of more that we see"])
-def test_workers_are_not_bound_where_cores_are_short_or_not_known_to_be_ours(
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no sched_getaffinity")
+@pytest.mark.parametrize("processors", [0, 1], ids=["too few cores", "allocated cores unknown"])
+def test_workers_are_not_bound_if_cores_are_few_or_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
     ours = sorted(os.sched_getaffinity(0))
-    monkeypatch.setattr(machine, "processors", lambda: len(ours) - processors)
+    monkeypatch.setattr(allocation, "processors", lambda: len(ours) - processors)
     count = len(ours) + 1 if processors == 0 else 1
     assert cores_of(tmp_path, count) == [ours] * count
 
 
-def test_workers_that_cannot_be_watched_are_stopped(tmp_path: Path) -> None:
+def test_workers_are_terminated_if_watching_them_fails(tmp_path: Path) -> None:
     def watch(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         assert len(processes) == 3
         until(lambda: ready(tmp_path, 0, 1, 2))
         raise OSError("a bug")
 
     with pytest.raises(OSError, match="a bug"):
-        workers.run(team(3), stub(LISTENS, tmp_path, 1, 0), watch)
+        workers.supervise(team(3), stub(LISTENS, tmp_path, 1, 0), watch)
     assert got(tmp_path) == [["SIGTERM"]] * 3
 
 
-def test_if_one_cannot_be_started_those_that_were_are_stopped(
+def test_started_workers_are_terminated_if_another_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
@@ -502,21 +511,21 @@ def test_if_one_cannot_be_started_those_that_were_are_stopped(
 
     monkeypatch.setattr(workers, "subprocess", SimpleNamespace(Popen=start))
     with pytest.raises(BlockingIOError):
-        workers.run(team(3), stub(LISTENS, tmp_path, 1, 0), watch_nothing)
+        workers.supervise(team(3), stub(LISTENS, tmp_path, 1, 0), watch_nothing)
     assert [process.returncode for process in started] == [75, 75]
 
 
 @pytest.mark.parametrize("how", [0, 1])
-def test_signals_mean_afterwards_what_they_meant_before(how: int) -> None:
+def test_signal_handlers_are_restored(how: int) -> None:
     before = [signal.getsignal(which) for which in workers.FORWARDED]
     try:
-        workers.run(team(1), stub(f"sys.exit({how})"), watch_nothing)
+        workers.supervise(team(1), stub(f"sys.exit({how})"), watch_nothing)
     except Failed:
         assert how == 1
     assert [signal.getsignal(which) for which in workers.FORWARDED] == before
 
 
-# Their progress, as one
+# Combined progress
 
 SAMPLES = 100
 PLAN = Plan(
@@ -527,12 +536,12 @@ PLAN = Plan(
     embeddings={f"flute_{pitch}": str(pitch) for pitch in range(3 * BLOCK)},
     mixes=[Mix(pitch, (("flute", 1.0),)) for pitch in range(3 * BLOCK)],
 )
-"""Three blocks, one for each of three workers."""
+"""A plan of three blocks, one per worker."""
 
 
 @pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A workspace with the last block half done: 32 clips' worth. Status is written at once."""
+def half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Return a workspace whose last block is half done, which counts as 32 clips."""
     monkeypatch.setattr(progress, "STATUS_EVERY", 0.0)
     workspace = Workspace(tmp_path / "pack")
     workspace.clips.mkdir(parents=True)
@@ -548,96 +557,96 @@ def report(done, **others):
     with open(path + ".new", "w") as file:
         json.dump(status, file)
     os.replace(path + ".new", path)
-def until_they_have(together):
+def until_combined(together):
     end = time.monotonic() + 20
     while True:
         with open(os.path.join(sys.argv[1], "generate.0-of-1.json")) as file:
-            said = json.load(file)["done"]
-        if said == together:
+            done = json.load(file)["done"]
+        if done == together:
             return
         if time.monotonic() > end:
-            sys.exit("the workers together are said to have done %s, not %s" % (said, together))
+            sys.exit("combined progress is %s, expected %s" % (done, together))
         time.sleep(0.01)
 """
 
 
 def generate(workspace: Workspace, code: str, quiet: bool = True) -> dict[str, Any]:
-    """Let three stubs do `code`; return the status that is left, whatever the end."""
-    status = workspace.status("generate")
+    """Run `code` in three stubs; return the final status, even after an error."""
+    path = workspace.status("generate")
     command = stub(REPORTS + code, workspace.status_folder)
     try:
-        workers.generate(workspace, PLAN, Shard(), team(3), command, quiet)
+        workers.run_workers(workspace, PLAN, Shard(), team(3), command, quiet)
     finally:
-        left = json.loads(status.read_text(encoding="utf-8"))
-    return left
+        final = json.loads(path.read_text(encoding="utf-8"))
+    return final
 
 
-def test_progress_follows_what_the_workers_report(begun: Workspace) -> None:
+def test_progress_adds_up_the_workers_reports(half_done: Workspace) -> None:
     code = """
-until_they_have(32)
+until_combined(32)
 if number == 0:
     report(10)
-    until_they_have(42)
+    until_combined(42)
     report(64)
 elif number == 1:
-    until_they_have(96)
+    until_combined(96)
     report(20.5)
-    until_they_have(116.5)
-    report(3)  # one that counts anew takes nothing back
+    until_combined(116.5)
+    report(3)  # a lower count does not reduce the total
     time.sleep(0.4)
-    until_they_have(116.5)
+    until_combined(116.5)
     report(64)
 else:
-    until_they_have(160)
+    until_combined(160)
     report(32)
     time.sleep(0.4)
-    until_they_have(160)
+    until_combined(160)
     report(64)
 """
-    left = generate(begun, code)
-    assert (left["state"], left["done"], left["total"]) == ("done", 192, 192)
-    assert (left["stage"], left["shard"], left["pid"]) == ("generate", "0-of-1", os.getpid())
+    status = generate(half_done, code)
+    assert (status["state"], status["done"], status["total"]) == ("done", 192, 192)
+    assert (status["stage"], status["shard"], status["pid"]) == ("generate", "0-of-1", os.getpid())
 
 
-def test_progress_does_not_believe_an_earlier_runs_report(begun: Workspace) -> None:
-    begun.status_folder.mkdir()
+def test_progress_ignores_the_report_of_an_earlier_run(half_done: Workspace) -> None:
+    half_done.status_folder.mkdir()
     earlier = {"done": 64, "pid": 1, "started": round(time.time())}
-    begun.status("generate", "0-of-3").write_text(json.dumps(earlier), encoding="utf-8")
-    # As in a container, where process ids begin anew and the same ones come again.
+    half_done.status("generate", "0-of-3").write_text(json.dumps(earlier), encoding="utf-8")
+    # Containers reuse process ids, as here.
     code = "report(64, started=time.time() - 60) if number == 1 else None\ntime.sleep(0.6)"
-    left = generate(begun, code)
-    assert left["done"] == 32
-    assert left["per_hour"] == 0  # what was there before is not this run's speed
+    status = generate(half_done, code)
+    assert status["done"] == 32
+    assert status["per_hour"] == 0  # earlier work does not count towards the rate
 
 
 @pytest.mark.parametrize(
     "report", ["", "{", "[]", "null", '{"pid": PID}', '{"pid": PID, "started": NOW, "done": []}']
 )
-def test_a_damaged_report_says_nothing(report: str, begun: Workspace) -> None:
+def test_a_damaged_report_is_ignored(report: str, half_done: Workspace) -> None:
     code = f"""
 path = os.path.join(sys.argv[1], "generate.%d-of-%d.json" % (number, count))
 with open(path, "w") as file:
     file.write({report!r}.replace("PID", str(os.getpid())).replace("NOW", "1e12"))
 time.sleep(0.3)
 """
-    assert generate(begun, code)["done"] == 32
+    assert generate(half_done, code)["done"] == 32
 
 
 @pytest.mark.parametrize(
     ("code", "kind", "state"), [("1", Failed, "failed"), ("75", Stopped, "stopped")]
 )
-def test_the_status_says_how_it_ended(
-    code: str, kind: type[Exception], state: str, begun: Workspace
+def test_the_final_status_matches_the_exit_code(
+    code: str, kind: type[Exception], state: str, half_done: Workspace
 ) -> None:
     with pytest.raises(kind):
-        generate(begun, f"sys.exit({code})")
-    assert json.loads(begun.status("generate").read_text())["state"] == state
+        generate(half_done, f"sys.exit({code})")
+    assert json.loads(half_done.status("generate").read_text())["state"] == state
 
 
-def test_who_works_is_said_unless_nothing_shall_be(
-    begun: Workspace, capfd: pytest.CaptureFixture[str]
+def test_worker_list_is_printed_unless_quiet(
+    half_done: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    generate(begun, "", quiet=False)
+    generate(half_done, "", quiet=False)
     assert "generate: 3 workers: shard 0/3; shard 1/3; shard 2/3\n" in capfd.readouterr().err
-    generate(begun, "", quiet=True)
+    generate(half_done, "", quiet=True)
     assert capfd.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""A SoundFont 2 of one sine, written from the format's own words: some kilobytes, five presets."""
+"""Writes a SoundFont 2 of a few kilobytes: one sine and five presets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 PERIOD = 184  # samples
-RATE = 48_139  # Hz: so that the sine is MIDI 60 to a hundredth of a cent
+RATE = 48_139  # Hz: makes the sine MIDI 60 to a hundredth of a cent
 LOOP = (8 * PERIOD, 16 * PERIOD)
 KEY_RANGE, SAMPLE_MODES, SAMPLE, INSTRUMENT = 43, 54, 53, 41  # generators
 DELAY, RELEASE = 33, 38
@@ -16,7 +16,7 @@ LOOPED = 1
 
 SINE, HIGH, DRUMS, LAYERED, LATE = (0, 0), (8, 5), (128, 0), (0, 1), (0, 2)
 PRESETS: dict[tuple[int, int], tuple[str, int, list[tuple[int, int]]]] = {
-    # bank, program: name, how many times the sine, its generators
+    # (bank, program): name, layers of the sine, generators
     SINE: ("Tiny Sine", 1, []),
     HIGH: ("Tiny Sine High", 1, [(KEY_RANGE, 60 | 127 << 8)]),
     DRUMS: ("Kit: Größe 1", 1, []),
@@ -26,7 +26,7 @@ PRESETS: dict[tuple[int, int], tuple[str, int, list[tuple[int, int]]]] = {
 
 
 def write(path: Path) -> Path:
-    """Write it to `path`."""
+    """Write the SoundFont to `path`."""
     sine = 0.9 * np.sin(2 * np.pi * np.arange(LOOP[1] + PERIOD) / PERIOD)
     samples = np.concatenate([np.round(32767 * sine).astype("<i2"), np.zeros(46, "<i2")])
     info = _chunk(b"ifil", struct.pack("<HH", 2, 1)) + _chunk(b"INAM", b"tiny\0\0")

@@ -1,1 +1,1 @@
-"""What made the model that is in the box: notes, the autoencoder over windows, training."""
+"""Train the bundled demo model: render notes, train the autoencoder, evaluate the sounds."""

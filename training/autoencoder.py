@@ -1,7 +1,8 @@
-"""The autoencoder over whole windows, for training: what `decoder.py` does a sample at a time.
+"""The autoencoder for training, which processes complete windows instead of single samples.
 
-Time runs along the second axis, `[windows, samples, channels]`, and every convolution is one matrix
-product of its taps side by side: in the weights' precision; what layers add up is in the input's.
+Tensors are `[windows, samples, channels]`. Each convolution is one matrix product of its
+concatenated taps in the precision of the weights; the residual and skip paths accumulate in the
+precision of the input.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ Weights = Mapping[str, Tensor]
 
 
 def reach(dimensions: Dimensions) -> int:
-    """Return the samples to either side of it that an embedding's frame is a function of."""
+    """Return the number of samples on either side of a frame that influence its embedding."""
     return 1 + sum(dilation(layer) for layer in range(dimensions.encoder_layers))
 
 
 def margin(dimensions: Dimensions) -> int:
-    """Return the frames to either side of a window that the encoder needs to see, too."""
+    """Return the number of frames on either side of a window that the encoder needs."""
     return -(-reach(dimensions) // HOP)
 
 
 def _taps(weights: Weights, name: str, x: Tensor, spacing: int) -> Tensor:
-    """Apply a valid convolution of three taps, in the weights' precision; `2 * spacing` shorter."""
+    """Apply a convolution with three taps, without padding: the result is `2 * spacing` shorter."""
     kernel = weights[f"{name}/W"][0].flatten(0, 1)
     x, samples = x.to(kernel.dtype), x.shape[1] - (TAPS - 1) * spacing
     side_by_side = torch.cat([x[:, tap * spacing :][:, :samples] for tap in range(TAPS)], dim=2)
@@ -42,26 +43,28 @@ def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def amplitude(codes: Tensor) -> Tensor:
-    """Return what the model hears of codes: themselves, from -1 to 1."""
+    """Return the model's input for codes: codes scaled to -1 to 1."""
     return (codes.float() - ZERO) / ZERO
 
 
 def encode(weights: Weights, dimensions: Dimensions, heard: Tensor, inside: Tensor) -> Tensor:
-    """Encode windows.
+    """Return the embeddings of windows.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
+        The model's variables.
     dimensions : Dimensions
+        The model's sizes.
     heard : Tensor, `[windows, samples]`
-        Amplitudes of a window and `margin` frames to either side of it; 0 outside of the note.
+        Amplitudes of a window and `margin` frames on either side; 0 outside of the note.
     inside : Tensor, `[windows, samples]`
-        1 where the note is, 0 outside: there, every layer hears zeros, as in the encoder.
+        1 within the note, 0 outside, where every layer's input is zero as in the encoder.
 
     Returns
     -------
     Tensor, `[windows, frames, embedding]`
-        Of the window, without the margins.
+        Embeddings of the windows, without the margins.
     """
     inside = inside[:, :, None]
     en = _taps(weights, "ae_startconv", F.pad(heard[:, :, None], (0, 0, 1, 1)), 1).to(heard.dtype)
@@ -77,18 +80,20 @@ def encode(weights: Weights, dimensions: Dimensions, heard: Tensor, inside: Tens
 
 
 def decode(weights: Weights, dimensions: Dimensions, past: Tensor, encoding: Tensor) -> Tensor:
-    """Return the logits of every code of a window, given the true codes before it.
+    """Return the logits of every code of a window with teacher forcing.
 
-    A window is decoded as a clip that begins there: every layer remembers zeros.
+    Each window is decoded like the start of a clip: the past of every layer is zero.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
+        The model's variables.
     dimensions : Dimensions
+        The model's sizes.
     past : Tensor, `[windows, samples]`
-        Amplitude of the sample before each; silence before the first.
+        Amplitude of the previous sample; silence before the first.
     encoding : Tensor, `[windows, samples, embedding]`
-        The frame that each sample lies in.
+        The encoding's frame at each sample.
 
     Returns
     -------

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the loss of training, run after run: `python -m training.curve RUN.jsonl … PICTURE.svg`."""
+"""Plot the loss of consecutive training runs: `python -m training.curve RUN.jsonl … PLOT.svg`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-LATELY = 10  # lines of the log, for the smooth curve
+SMOOTHING = 10  # lines of the log per point of the smoothed curve
 
 
 @click.command()
@@ -21,7 +21,7 @@ LATELY = 10  # lines of the log, for the smooth curve
 )
 @click.argument("picture", type=click.Path(dir_okay=False, path_type=Path))
 def main(logs: tuple[Path, ...], picture: Path) -> None:
-    """Draw nat a sample by step, logged and smoothed; each run begins where the last one ended."""
+    """Plot the loss in nats per sample, raw and smoothed; each run continues the previous one."""
     steps: list[int] = []
     costs: list[float] = []
     for log in logs:
@@ -29,17 +29,17 @@ def main(logs: tuple[Path, ...], picture: Path) -> None:
         before = steps[-1] if steps else 0
         steps += [before + line["step"] for line in lines]
         costs += [line["nat"] for line in lines]
-    recent = [costs[max(0, i - LATELY + 1) : i + 1] for i in range(len(costs))]
+    recent = [costs[max(0, i - SMOOTHING + 1) : i + 1] for i in range(len(costs))]
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2))
     axes.plot(steps, costs, color="#8a8a8a", linewidth=0.7, label="mean of 50 steps")
     smooth = [sum(these) / len(these) for these in recent]
     axes.plot(steps, smooth, color="#1b6ca8", label="of 500")
     axes.set_xlabel("step")
-    axes.set_ylabel("nat a sample")
+    axes.set_ylabel("nats per sample")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    matplotlib.rcParams["svg.hashsalt"] = picture.name  # the same figures, the same file
+    matplotlib.rcParams["svg.hashsalt"] = picture.name  # reproducible ids in the file
     figure.savefig(picture, metadata={"Date": None})
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Render the example's source notes from FluidR3_GM, at concert pitch (MIDI 69 = 440 Hz).
+"""Render the demo's source notes from FluidR3_GM, at concert pitch (MIDI 69 = 440 Hz).
 
 Needs `fluidsynth`, the soundfont (Debian: fluid-soundfont-gm) and this package's environment:
-`python examples/render.py [FluidR3_GM.sf2]`.
+`python -m training.demo_notes [FluidR3_GM.sf2]`.
 """
 
 import struct
@@ -15,6 +15,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from nsynth_super.demo import NOTES
+
 PROGRAMS = {"clarinet": 71, "marimba": 12, "electricpiano": 4, "cello": 42}  # General MIDI, from 0
 PITCHES = (48, 60, 72)  # MIDI numbers
 VELOCITY = 100
@@ -25,7 +27,6 @@ PEAK = 10 ** (-3 / 20)  # -3 dBFS
 SILENCE = 10 ** (-50 / 20)  # of the peak: the note begins where it first exceeds this
 
 SOUNDFONT = Path(sys.argv[1] if sys.argv[1:] else "/usr/share/sounds/sf2/FluidR3_GM.sf2")
-OUT = Path(__file__).parent / "audio_input"
 
 
 def midi(program: int, pitch: int) -> bytes:
@@ -58,7 +59,6 @@ def note(program: int, pitch: int) -> np.ndarray:
     return clip * (PEAK / np.abs(clip).max())
 
 
-OUT.mkdir(exist_ok=True)
 for name, program in PROGRAMS.items():
     for pitch in PITCHES:
-        soundfile.write(OUT / f"{name}_{pitch}.flac", note(program, pitch), RATE, "PCM_16")
+        soundfile.write(NOTES / f"{name}_{pitch}.flac", note(program, pitch), RATE, "PCM_16")

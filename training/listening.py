@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What a pack sounds like beside its notes, in figures: `python -m training.listening WORKSPACE`.
+"""Evaluate a pack's sounds against its notes: `python -m training.listening WORKSPACE`.
 
-Of every corner's cells: the pitch, how near the sound is to its own note and to the others, how
-much of it is hiss; of the cells between two corners: whether they sound like something between.
+For the cells of the corners: the pitch, the distances to their own note and to the other notes, and
+the level of hiss. For the cells halfway between two corners: whether they sound in between.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super import notes
-from nsynth_super.finishing import finish
-from nsynth_super.pitch import detect, frequency
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes import recordings as notes
+from nsynth_super.notes.pitch import detect, frequency
+from nsynth_super.pack.finishing import finish
 from nsynth_super.settings import CORNERS, SAMPLE_RATE, Settings, pad_name, read
-from nsynth_super.workspace import Workspace
 
 Sound = NDArray[np.floating]
 
 FRAME, HOP, BANDS = 1024, 256, 48
 LOWEST, HIGHEST = 40, 7_800  # Hz
-FLOOR = 10.0  # some 40 dB below the energy of a tone at the sound's own level: less is not compared
-SKIPPED, LISTENED = 2_000, 8_192  # samples: past the attack
-WIDTH = 40  # Hz to either side of a harmonic, at most a quarter of the way to the next
+FLOOR = 10.0  # energy about 40 dB below a tone at the sound's level; hides quieter differences
+SKIPPED, ANALYZED = 2_000, 8_192  # samples: skips the attack
+WIDTH = 40  # Hz on either side of a harmonic, at most a quarter of the distance to the next
 
 
 def _bands() -> NDArray[np.float64]:
-    """Return triangles of equal width on the mel scale, `[bands, frequencies]`."""
+    """Return a mel filter bank of triangles, `[bands, frequencies]`."""
     ends = 2595 * np.log10(1 + np.array([LOWEST, HIGHEST]) / 700)
     edges = 700 * (10 ** (np.linspace(*ends, BANDS + 2) / 2595) - 1)
     hz = np.fft.rfftfreq(FRAME, 1 / SAMPLE_RATE)
@@ -41,7 +41,7 @@ def _bands() -> NDArray[np.float64]:
 
 
 def log_mel(sound: Sound) -> NDArray[np.float64]:
-    """Return a sound's log-mel spectrogram at one level for all, `[frames, bands]`."""
+    """Return the log-mel spectrogram of a sound normalized in level, `[frames, bands]`."""
     level = sound / (np.sqrt(np.mean(np.square(sound, dtype=np.float64))) + 1e-9)
     frames = np.lib.stride_tricks.sliding_window_view(level, FRAME)[::HOP] * np.hanning(FRAME)
     energy = np.abs(np.fft.rfft(frames)) ** 2 @ _bands().T
@@ -49,18 +49,18 @@ def log_mel(sound: Sound) -> NDArray[np.float64]:
 
 
 def distance(one: Sound, other: Sound) -> float:
-    """Return how differently two sounds of a length sound: the mean of |log-mel difference|."""
+    """Return the mean absolute difference of the log-mel spectrograms of equally long sounds."""
     return float(np.abs(log_mel(one) - log_mel(other)).mean())
 
 
 def hiss(sound: Sound, pitch: float) -> float:
-    """Return the level of what lies between a tone's harmonics, in dB of the whole.
+    """Return the level of noise in a tone, in dB relative to the total energy.
 
-    The energy of the frequencies far from every harmonic, as if all frequencies had as much.
+    Extrapolates the mean energy between the harmonics to all frequencies.
     """
-    heard = sound[SKIPPED:][:LISTENED]
-    energy = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))) ** 2
-    harmonic = np.fft.rfftfreq(len(heard), 1 / SAMPLE_RATE) / frequency(pitch)
+    part = sound[SKIPPED:][:ANALYZED]
+    energy = np.abs(np.fft.rfft(part * np.hanning(len(part)))) ** 2
+    harmonic = np.fft.rfftfreq(len(part), 1 / SAMPLE_RATE) / frequency(pitch)
     off = np.abs(harmonic - np.rint(harmonic)) * frequency(pitch)
     between = (off > min(WIDTH, frequency(pitch) / 4)) & (harmonic > 0.5)
     return float(10 * np.log10(energy[between].mean() * len(energy) / energy.sum()))
@@ -68,7 +68,20 @@ def hiss(sound: Sound, pitch: float) -> float:
 
 @dataclass(frozen=True)
 class Cell:
-    """A corner's cell at one pitch, and what it was made from."""
+    """Evaluation of a corner's cell at one pitch.
+
+    Attributes
+    ----------
+    instrument : str
+    pitch : int
+        MIDI number.
+    cents : float or None
+        Deviation of the detected pitch; None if no pitch was detected.
+    distances : dict of str to float
+        Distance to each instrument's note.
+    hiss, hiss_of_note : float
+        Level of noise in the cell and in the instrument's note, in dB.
+    """
 
     instrument: str
     pitch: int
@@ -79,18 +92,32 @@ class Cell:
 
     @property
     def in_tune(self) -> bool:
-        """Within 50 cents."""
+        """Whether the pitch deviates by at most 50 cents."""
         return self.cents is not None and abs(self.cents) <= 50
 
     @property
     def sounds_like_itself(self) -> bool:
-        """Nearer to its own note than to any other instrument's."""
+        """Whether the cell is closer to its own note than to those of the other instruments."""
         return min(self.distances, key=lambda name: self.distances[name]) == self.instrument
 
 
 @dataclass(frozen=True)
 class Halfway:
-    """The cell in the middle of an edge at one pitch, and how it lies between its corners."""
+    """Evaluation of the middle cell of an edge at one pitch.
+
+    Attributes
+    ----------
+    edge : str
+        Names of the two corners.
+    pitch : int
+        MIDI number.
+    cents : float or None
+        Deviation of the detected pitch; None if no pitch was detected.
+    one, other : float
+        Distances to the two corners' cells.
+    apart : float
+        Distance between the two corners' cells.
+    """
 
     edge: str
     pitch: int
@@ -101,22 +128,22 @@ class Halfway:
 
     @property
     def in_tune(self) -> bool:
-        """Within 50 cents."""
+        """Whether the pitch deviates by at most 50 cents."""
         return self.cents is not None and abs(self.cents) <= 50
 
     @property
     def between(self) -> bool:
-        """Nearer to each of its corners than they are to each other."""
+        """Whether the cell is closer to both corners than they are to each other."""
         return max(self.one, self.other) < self.apart
 
     @property
     def near(self) -> bool:
-        """Nearer to its corners, on average, than they are to each other."""
+        """Whether the cell is on average closer to the corners than they are to each other."""
         return (self.one + self.other) / 2 < self.apart
 
 
 class Pack:
-    """The first pad of a finished workspace, its notes, and how they compare."""
+    """The first pad of a finished workspace and its notes."""
 
     def __init__(self, workspace: Workspace) -> None:
         settings, _ = read(workspace.settings)
@@ -134,13 +161,13 @@ class Pack:
 
     @property
     def places(self) -> dict[str, tuple[int, int]]:
-        """Each corner's row and column."""
+        """Row and column of each corner."""
         last = self.settings.resolution - 1
         return dict(zip(CORNERS, ((0, 0), (0, last), (last, 0), (last, last)), strict=True))
 
     @cached_property
     def corners(self) -> list[Cell]:
-        """The corners' cells."""
+        """Evaluations of the corners' cells, by corner and pitch."""
         return [
             self._cell(name, place, index)
             for name, place in zip(self.names, self.places.values(), strict=True)
@@ -159,7 +186,7 @@ class Pack:
         )
 
     def halfway(self) -> list[Halfway]:
-        """Return each edge's middle, at every pitch."""
+        """Return the evaluations of the middle cells of all edges, by edge and pitch."""
         half, places = self.settings.resolution // 2, self.places
         last = self.settings.resolution - 1
         middles = {"NW NE": (0, half), "SW SE": (last, half)}
@@ -177,33 +204,33 @@ class Pack:
 
 
 def _cents(sound: Sound, pitch: int) -> float | None:
-    heard = detect(sound)
-    return None if heard is None else 100 * (heard - pitch)
+    detected = detect(sound)
+    return None if detected is None else 100 * (detected - pitch)
 
 
-def _said(cents: float | None) -> str:
+def _format(cents: float | None) -> str:
     return "—" if cents is None else f"{cents:+.0f}"
 
 
 @click.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(root: Path) -> None:
-    """Print the figures as a table in Markdown."""
+    """Print the evaluation as Markdown tables."""
     pack = Pack(Workspace(root))
-    click.echo("| note | cents | to itself | to the nearest other | hiss, dB | the note's own |")
+    click.echo("| note | cents | to own note | to nearest other | hiss, dB | note's hiss, dB |")
     click.echo("|---|---|---|---|---|---|")
     for cell in pack.corners:
         others = [d for name, d in cell.distances.items() if name != cell.instrument]
         own = cell.distances[cell.instrument]
         click.echo(
-            f"| {cell.instrument} {cell.pitch} | {_said(cell.cents)} | {own:.2f} | "
+            f"| {cell.instrument} {cell.pitch} | {_format(cell.cents)} | {own:.2f} | "
             f"{min(others):.2f} | {cell.hiss:.0f} | {cell.hiss_of_note:.0f} |"
         )
-    click.echo("\n| halfway | cents | to one | to the other | they are apart |")
+    click.echo("\n| halfway | cents | to one corner | to the other | between the corners |")
     click.echo("|---|---|---|---|---|")
     for mix in pack.halfway():
         click.echo(
-            f"| {mix.edge} {mix.pitch} | {_said(mix.cents)} | {mix.one:.2f} | {mix.other:.2f} | "
+            f"| {mix.edge} {mix.pitch} | {_format(mix.cents)} | {mix.one:.2f} | {mix.other:.2f} | "
             f"{mix.apart:.2f} |"
         )
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Render the notes that the demo's model is trained on: `python -m training.notes SF2 OUT.npz`.
+"""Render the training notes of the demo model: `python -m training.notes SF2 OUT.npz`.
 
-The example's four instruments: at the example's pitches, or at those between, too.
+Uses the demo's four instruments, at the demo's pitches or also at those in between.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from nsynth_super.soundfont import SoundFont
+from nsynth_super.notes.soundfont import SoundFont
 from nsynth_super.wavenet import mulaw
 
 PRESETS = {
@@ -27,9 +27,9 @@ PITCHES = range(48, 73)  # MIDI numbers
 @click.command()
 @click.argument("soundfont", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--every", default=4, show_default=True, help="Semitones from note to note.")
+@click.option("--every", default=4, show_default=True, help="Semitones between notes.")
 def main(soundfont: Path, out: Path, every: int) -> None:
-    """Write the notes' names and their codes, `[notes, 64000]`."""
+    """Render notes of SOUNDFONT and write their names and codes, [notes, 64000], to OUT."""
     font = SoundFont(soundfont)
     notes = {
         f"{name}_{pitch}": font.note(font.find(preset), pitch)

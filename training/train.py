@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Train a small model on rendered notes: `python -m training.train NOTES.npz OUT.safetensors`.
 
-Teacher forcing on windows, the cross-entropy of the true code, and an average of the weights over
-the last steps, which is what is kept. What a step sees depends on the seed and its number alone;
-the state is saved now and then, so that a run that was stopped goes on as if it had not been.
+Minimizes the cross-entropy of the true codes with teacher forcing on windows, and exports a moving
+average of the weights. The data of a step depend only on the seed and the step's number, and the
+state is saved regularly, so that a stopped run resumes exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from nsynth_super.files import replacing
+from nsynth_super.base.files import replacing
 from nsynth_super.wavenet import checkpoint, mulaw, random
 from nsynth_super.wavenet.dimensions import CODES, HOP, Dimensions
 from nsynth_super.wavenet.mulaw import ZERO
@@ -30,39 +30,42 @@ from training.autoencoder import amplitude, decode, encode, margin
 
 DIMENSIONS = Dimensions(width=64, skip_width=64, layers=16, encoder_width=32, encoder_layers=10)
 TARGETS, FRAMES = 32, (1, 2, 4, 8)
-"""Frames of 512 samples in a step, and how many of them a window may have. Every window begins from
-silence: where there is little past to go on from, the embedding has to say what the sound is."""
-RATE, WARM_UP = 2e-3, 200  # Adam's, and steps until it is reached
-AVERAGE = 0.999  # of the weights, from step to step
+"""Frames of 512 samples per step, and the possible numbers of frames per window. Every window
+starts from silence: with little past, the model must rely on the embedding."""
+RATE, WARM_UP = 2e-3, 200  # Adam's peak learning rate, and the steps until it is reached
+AVERAGE = 0.999  # decay of the moving average of the weights, per step
 SAVE_EVERY, LOG_EVERY = 500, 50  # steps
-QUIET = 0.05  # how much less often a window is seen that holds nothing but silence
-NOISY = 0.75  # of the windows
-MIXED = 4  # notes, as in the corners of the pad
+QUIET = 0.05  # relative probability of a silent window
+NOISY = 0.75  # share of windows with noise in the past
+MIXED = 4  # notes per mix, as in the corners of the pad
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Notes cut into windows: the part that is decoded, what went before, what the encoder hears.
+    """Training windows of notes: the target, its past, and the encoder's input.
 
     Attributes
     ----------
     codes : ndarray of uint8, `[notes, samples]`
+        The notes.
     dimensions : Dimensions
+        The model's sizes.
     noise : float
-        Standard deviation, in codes, of the most that is added to the past: a model that only ever
-        saw true pasts does not know how to come back from its own mistakes. In a quarter of the
-        windows none is added, in the others some, low levels as often as high.
+        Largest standard deviation of the noise added to the past, in codes. A model trained only on
+        true pasts cannot recover from its own errors. `NOISY` of the windows have noise, with
+        log-uniformly distributed levels.
     other : float
-        Share of the windows in whose past another note is mixed, faintly as often as loudly: of two
-        notes that an octave tells apart, the past then says neither, and the embedding has to.
+        Share of windows with another note mixed into the past, at log-uniformly distributed levels.
+        Such a past is ambiguous, for example between octaves, so that the model must rely on the
+        embedding.
     mixed : float
-        Share of the windows that are a mix of four notes of one pitch, as the pad's cells are: of
-        their embeddings, and, for the answer, of their sounds. Without any, all windows are apart.
+        Share of windows that mix four notes of one pitch, like the pad's cells: embeddings in the
+        encoder's output, sounds in the target. With 0, all windows are sampled independently.
     pitches : ndarray of int, `[notes]`, or None
-        Only needed to mix.
+        MIDI numbers; only needed to mix.
     first : float
-        How much more often a note's first window is seen: every clip has to find its way from
-        silence into its sound.
+        Relative probability of a note's first window, because every clip must find its sound from
+        silence.
     """
 
     codes: NDArray[np.uint8]
@@ -73,22 +76,22 @@ class Windows:
     mixed: float = 0.5
     pitches: NDArray[np.int64] | None = None
 
-    def often(self, frames: int) -> NDArray[np.float64]:
-        """Return how often each window of `frames` is seen, `[notes, places]`: silence, seldom."""
+    def probabilities(self, frames: int) -> NDArray[np.float64]:
+        """Return the probability of each window of `frames` frames, `[notes, places]`."""
         loud = np.abs(self.codes.astype(np.int16) - ZERO).reshape(len(self.codes), -1, HOP)
-        heard = np.lib.stride_tricks.sliding_window_view(loud.max(axis=2) > 2, frames, axis=1)
-        often = np.where(heard.any(axis=2), 1.0, QUIET)
-        often[:, 0] *= self.first
-        return np.asarray(often / often.sum())
+        audible = np.lib.stride_tricks.sliding_window_view(loud.max(axis=2) > 2, frames, axis=1)
+        weight = np.where(audible.any(axis=2), 1.0, QUIET)
+        weight[:, 0] *= self.first
+        return np.asarray(weight / weight.sum())
 
     def step(self, seed: int, number: int) -> dict[str, Tensor]:
-        """Return what a step sees."""
+        """Return the data of a step."""
         generator = np.random.default_rng([seed, number])
         frames = int(generator.choice(FRAMES))
-        often = self.often(frames)
+        probabilities = self.probabilities(frames)
         groups = TARGETS // frames // (MIXED if self.mixed else 1)
-        chosen = generator.choice(often.size, groups, p=often.ravel())
-        notes, places = np.divmod(chosen, often.shape[1])
+        chosen = generator.choice(probabilities.size, groups, p=probabilities.ravel())
+        notes, places = np.divmod(chosen, probabilities.shape[1])
         if not self.mixed:
             return self.cut(notes, places, frames, generator)
         notes = np.concatenate([self._of_one_pitch(note, generator) for note in notes])
@@ -96,17 +99,17 @@ class Windows:
         return self.cut(notes, places.repeat(MIXED), frames, generator, shares)
 
     def _of_one_pitch(self, note: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Return a note and others of its pitch, `[4]`, in any order."""
+        """Return a note and three others of its pitch, `[4]`, in random order."""
         assert self.pitches is not None
-        alike = np.flatnonzero(self.pitches == self.pitches[note])
-        others = np.resize(generator.permutation(alike[alike != note]), MIXED - 1)
+        same_pitch = np.flatnonzero(self.pitches == self.pitches[note])
+        others = np.resize(generator.permutation(same_pitch[same_pitch != note]), MIXED - 1)
         return generator.permutation(np.append(others, note))
 
     def _shares(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        """Return how much of each of four notes is in each of four windows, `[4, 4]`."""
+        """Return the weights of the four notes in each of four windows, `[4, 4]`."""
         shares = np.eye(MIXED)
         for window in np.flatnonzero(generator.random(MIXED) < self.mixed):
-            x, y = generator.random(2) * (1, generator.random() < 0.5)  # an edge, or anywhere
+            x, y = generator.random(2) * (1, generator.random() < 0.5)  # on an edge, or anywhere
             cell = np.outer((1 - y, y), (1 - x, x)).ravel()
             shares[window] = generator.permutation(cell)
         return shares
@@ -119,9 +122,18 @@ class Windows:
         generator: np.random.Generator,
         shares: NDArray[np.float64] | None = None,
     ) -> dict[str, Tensor]:
-        """Return windows of `frames`, each of one note, or mixed of several, and from one frame on.
+        """Return windows of `frames` frames as tensors.
 
-        `shares`, `[groups, windows, notes]`, says how: the windows of a group are mixed of it.
+        Parameters
+        ----------
+        notes, places : ndarray of int, `[windows]`
+            The note and the first frame of each window.
+        frames : int
+            Length of the windows.
+        generator : numpy.random.Generator
+            Random numbers for the noise.
+        shares : ndarray of float, `[groups, windows, notes]`, optional
+            Weights of a group's notes in each of its windows; by default windows are not mixed.
         """
         beside, rows = margin(self.dimensions), self.codes[notes]
         time = (places[:, None] - beside) * HOP + np.arange((frames + 2 * beside) * HOP)
@@ -146,7 +158,7 @@ class Windows:
     def disturbed(
         self, answer: NDArray[np.uint8], time: NDArray[np.int64], generator: np.random.Generator
     ) -> NDArray[np.float64]:
-        """Return codes that are no more certain than a model's own draws would be."""
+        """Return the target's codes with noise and other notes, to imitate a model's errors."""
         windows = len(answer)
         noise = self.noise * 2.0 ** (-6 * generator.random((windows, 1)))
         noise *= generator.random((windows, 1)) < NOISY
@@ -159,38 +171,38 @@ class Windows:
 
 
 def mix(encoding: Tensor, shares: Tensor) -> Tensor:
-    """Mix embeddings within their groups, `[windows, frames, embedding]`."""
+    """Return the embeddings mixed within groups, `[windows, frames, embedding]`."""
     groups = encoding.unflatten(0, (len(shares), -1))
     return torch.einsum("gwn,gnfe->gwfe", shares, groups).flatten(0, 1)
 
 
 def loss(weights: dict[str, Tensor], dimensions: Dimensions, seen: dict[str, Tensor]) -> Tensor:
-    """Return the mean cross-entropy of the true codes, in nat."""
+    """Return the mean cross-entropy of the true codes, in nats."""
     encoding = mix(encode(weights, dimensions, seen["heard"], seen["inside"]), seen["shares"])
     logits = decode(weights, dimensions, seen["past"], encoding.repeat_interleave(HOP, dim=1))
     return F.cross_entropy(logits.float().flatten(0, 1), seen["answer"].flatten())
 
 
 def untrained(dimensions: Dimensions, seed: int) -> dict[str, Tensor]:
-    """Return where training begins: random weights that hold every code as likely as another."""
+    """Return the initial weights: random ones with nearly uniform output probabilities."""
     weights = {name: torch.from_numpy(w) for name, w in random.weights(dimensions, seed).items()}
     weights["logits/W"] *= 0.1
     return weights
 
 
 def trained(model: Path) -> dict[str, Tensor]:
-    """Return the weights of a model that training goes on from."""
+    """Return the initial weights from an existing model."""
     return {name: torch.from_numpy(w) for name, w in checkpoint.load(model).weights.items()}
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Return a step's learning rate: a short rise, then half a cosine down to a hundredth."""
+    """Return a step's learning rate: linear warm-up, then cosine decay to a hundredth."""
     falling = 0.5 * (1 + math.cos(math.pi * step / steps))
     return RATE * min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * falling)
 
 
 class Run:
-    """The state of a training run, and the file it is kept in."""
+    """The state of a training run and its file; resumes if the file exists."""
 
     def __init__(
         self, path: Path, dimensions: Dimensions, seed: int, start: Path | None = None
@@ -208,14 +220,14 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self) -> None:
-        """Keep the state, whole or not at all."""
+        """Save the state atomically."""
         weights = {name: w.detach() for name, w in self.weights.items()}
         state = {"step": self.step, "average": self.average, "weights": weights}
         with replacing(self.path) as temporary:
             torch.save({**state, "optimizer": self.optimizer.state_dict()}, temporary)
 
     def update(self, cost: Tensor, rate: float) -> None:
-        """Take one step down, and let the average follow."""
+        """Take one optimization step, and update the moving average."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -228,7 +240,7 @@ class Run:
             self.average[name].lerp_(w.detach(), 1 - share)
 
     def export(self, path: Path, source: str, sharper: float) -> None:
-        """Write the average under the names of Magenta's checkpoint, its logits so much steeper."""
+        """Write the averaged weights as a checkpoint, with the logits scaled by `sharper`."""
         weights = {
             name: w.numpy() * np.float32(sharper if name.startswith("logits/") else 1)
             for name, w in self.average.items()
@@ -241,22 +253,29 @@ class Run:
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--steps", default=9_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--noise", default=16.0, show_default=True, help="In the past, at most, in codes.")
-@click.option("--first", default=10.0, show_default=True, help="How much more often beginnings.")
 @click.option(
-    "--other", default=0.5, show_default=True, help="Share with another note in the past."
+    "--noise", default=16.0, show_default=True, help="Largest noise in the past, in codes."
 )
 @click.option(
-    "--mixed", default=0.5, show_default=True, help="Share of windows mixed of four notes."
+    "--first", default=10.0, show_default=True, help="Relative probability of first windows."
 )
 @click.option(
-    "--sharper", default=1.0, show_default=True, help="How much steeper the model's logits are."
+    "--other",
+    default=0.5,
+    show_default=True,
+    help="Share of windows with a second note in the past.",
 )
 @click.option(
-    "--start", type=click.Path(exists=True, path_type=Path), help="A model to begin with."
+    "--mixed", default=0.5, show_default=True, help="Share of windows that mix four notes."
+)
+@click.option(
+    "--sharper", default=1.0, show_default=True, help="Factor for the exported model's logits."
+)
+@click.option(
+    "--start", type=click.Path(exists=True, path_type=Path), help="Model to start training from."
 )
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-@click.option("--stop-after", type=int, help="Stop at this step; the same command goes on.")
+@click.option("--stop-after", type=int, help="Stop at this step; the same command resumes.")
 def main(
     notes: Path,
     out: Path,
@@ -271,7 +290,7 @@ def main(
     device: str,
     stop_after: int | None,
 ) -> None:
-    """Train on NOTES, made by notes.py, and write the model to OUT."""
+    """Train on NOTES, the output of training.notes, and write the model to OUT."""
     rendered = np.load(notes)
     codes, pitches = rendered["codes"], [int(str(n).rpartition("_")[2]) for n in rendered["names"]]
     windows = Windows(codes, DIMENSIONS, noise, first, other, mixed, np.array(pitches))
@@ -293,8 +312,8 @@ def main(
             costs.clear()
         if run.step % SAVE_EVERY == 0 or run.step == until:
             run.save()
-            said = f"trained on {notes.name}, seed {seed}, {run.step} of {steps} steps"
-            run.export(out, said, sharper)
+            source = f"trained on {notes.name}, seed {seed}, {run.step} of {steps} steps"
+            run.export(out, source, sharper)
 
 
 if __name__ == "__main__":

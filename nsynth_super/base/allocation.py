@@ -1,7 +1,7 @@
-"""What this process may use: its share of the plan, GPUs, processors, memory, scratch.
+"""Find the resources allocated to this process: shard, GPUs, CPU cores, memory, scratch folder.
 
-A Slurm task is told by Slurm's variables; elsewhere the machine is asked. Knows nothing of what the
-work is, and decides nothing: `workers` and the engines do.
+Slurm's environment variables take precedence; without them the machine's own limits apply. This
+module only reports: the worker plan and the engines decide how to use the resources.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import psutil
 
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.base.errors import BadInput, Problem
 
 SHARDS = "NSYNTH_SHARDS"
-"""Names how many parts the plan has, where only some tasks of an array are submitted again."""
+"""Environment variable: number of shards, for an array of which only some tasks are resubmitted."""
 
 WORKERS = "NSYNTH_WORKERS"
-"""Names how many processes of ours share this one's memory; `workers` sets it."""
+"""Environment variable: number of workers that share the memory; set by the parent process."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Gpu:
     Attributes
     ----------
     name : str
-        What selects it in CUDA_VISIBLE_DEVICES: an index, or a UUID.
+        Its entry in CUDA_VISIBLE_DEVICES: an index or a UUID.
     model : str
-        What the driver calls it; empty where it cannot be asked.
+        Model name from the driver; empty if the driver does not list the GPU.
     capability : tuple of int or None
-        CUDA's compute capability, (major, minor); None where the driver cannot be asked.
+        CUDA compute capability, (major, minor); None if the driver does not list the GPU.
     """
 
     name: str
@@ -44,23 +44,18 @@ class Gpu:
     capability: tuple[int, int] | None = None
 
 
-def in_slurm(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether this process belongs to a Slurm job."""
-    return "SLURM_JOB_ID" in environment
-
-
 def shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Return which part of how many is this task's: by its place in a job array and in its step.
+    """Return this task's shard as (index, count), from its place in the job array and the step.
 
-    An array's tasks share the plan out by their place in the array; the tasks that one `srun`
-    started share their array task's part. $NSYNTH_SHARDS says how many parts there are when only
-    some tasks of an array run again; the task's number is then its part.
+    The tasks of a job array divide the plan by their position in the array; the tasks of one `srun`
+    divide their array task's shard. If only some tasks of an array run again, $NSYNTH_SHARDS gives
+    the number of shards, and the task number is the index.
 
     Raises
     ------
     BadInput
-        If $NSYNTH_SHARDS is no number, or the task's number is not below it; if it is not set, and
-        the array has gaps: nobody can tell how many parts there are, or which one is whose.
+        If $NSYNTH_SHARDS is not a positive number or not above the task number; or if it is unset
+        and the array has gaps, which leave the number of shards unknown.
     """
     index, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in environment:
@@ -71,8 +66,8 @@ def shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
                 raise BadInput(
                     Problem(
                         SHARDS,
-                        f"is {count}, and this is task {task} of the array",
-                        f"let the array run from 0 to {count - 1}",
+                        f"is {count}, but this is array task {task}",
+                        f"number the array tasks from 0 to {count - 1}",
                     )
                 )
         else:
@@ -86,61 +81,61 @@ def shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
                     Problem(
                         "the job array",
                         f"has gaps: {count} tasks from {first} to {last}",
-                        f"say in {SHARDS} how many parts the plan has",
+                        f"set {SHARDS} to the number of shards",
                     )
                 )
-    # In a batch script SLURM_NTASKS counts tasks that were asked for; this counts those that run.
+    # In a batch script SLURM_NTASKS is the number of requested tasks, not of running ones.
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     task = int(environment.get("SLURM_PROCID", 0)) if tasks > 1 else 0
     return index * tasks + task, count * tasks
 
 
 def gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """Return the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all.
+    """Return the GPUs that this process may use: those in CUDA_VISIBLE_DEVICES, or all if unset.
 
-    The driver is asked by `nvidia-smi`, which costs no GPU memory and needs no CUDA library. It
-    sees all GPUs of the machine, unless Slurm hides them.
+    `nvidia-smi` provides the details: unlike a CUDA library, it takes no GPU memory. It lists every
+    GPU of the machine unless Slurm hides some.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    there = _asked()
+    installed = _installed_gpus()
     if visible is None:
-        return [gpu for name, gpu in there.items() if name.isdecimal()]
+        return [gpu for name, gpu in installed.items() if name.isdecimal()]
     named = [name.strip() for name in visible.split(",")]
     if "-1" in named:
         named = named[: named.index("-1")]
-    return [there.get(name, Gpu(name)) for name in named if name and name != "NoDevFiles"]
+    return [installed.get(name, Gpu(name)) for name in named if name and name != "NoDevFiles"]
 
 
-def _asked() -> dict[str, Gpu]:
-    """Return the GPUs that the driver tells of, each by its index and by its UUID."""
+def _installed_gpus() -> dict[str, Gpu]:
+    """Return the GPUs that the driver lists, keyed by index and by UUID."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
-    question = [program, "--query-gpu=index,uuid,name,compute_cap", "--format=csv,noheader"]
+    query = [program, "--query-gpu=index,uuid,name,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(question, capture_output=True, timeout=60, check=True).stdout
+        output = subprocess.run(query, capture_output=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     found: dict[str, Gpu] = {}
-    for line in answer.decode(errors="replace").splitlines():
-        index, *about = (part.strip() for part in line.split(","))
-        if len(about) == 3:  # else it is a line that says what is wrong
-            uuid, model, capability = about
-            known = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
-            both = (int(known[1]), int(known[2])) if known else None
-            found |= {name: Gpu(name, model, both) for name in (index, uuid)}
+    for line in output.decode(errors="replace").splitlines():
+        index, *details = (part.strip() for part in line.split(","))
+        if len(details) == 3:  # otherwise the line is an error message
+            uuid, model, capability = details
+            match = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
+            version = (int(match[1]), int(match[2])) if match else None
+            found |= {name: Gpu(name, model, version) for name in (index, uuid)}
     return found
 
 
 def processors(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = environment.get("SLURM_CPUS_PER_TASK") or environment.get("SLURM_CPUS_ON_NODE")
     return min(here, int(given)) if given and given.isdigit() else here
 
 
 def processor_features(root: Path = Path("/")) -> set[str]:
-    """Return what Linux says an x86 processor can do (`avx512_bf16`); elsewhere nothing."""
+    """Return the x86 CPU flags that Linux lists (such as `avx512_bf16`); elsewhere an empty set."""
     try:
         lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -149,22 +144,22 @@ def processor_features(root: Path = Path("/")) -> set[str]:
 
 
 def memory(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> int:
-    """Return how many bytes of memory this process may use: the least of what limits it.
+    """Return how many bytes of memory this process may use: the smallest limit that applies.
 
-    The machine's memory, its control group's limit (a container's, a job's), the job's of Slurm;
-    each of $NSYNTH_WORKERS processes has its share, and each of a step's tasks on one node. What is
-    free at the moment is not asked: a run that goes on must come to the same number.
+    Limits are the machine's memory, the control groups (of a container or a job) and Slurm's
+    allocation, divided by the tasks on this node and by $NSYNTH_WORKERS. Free memory is ignored:
+    a resumed run must find the same number.
 
     Parameters
     ----------
     environment : mapping of str to str
     root : Path
-        Where /proc and /sys are.
+        Folder that contains proc/ and sys/.
 
     Raises
     ------
     BadInput
-        If $NSYNTH_WORKERS is no number.
+        If $NSYNTH_WORKERS is not a positive number.
     """
     limits = [int(psutil.virtual_memory().total), *_cgroup_limits(root)]
     if (per_node := environment.get("SLURM_MEM_PER_NODE", "")).isdigit() and int(per_node):
@@ -179,13 +174,13 @@ def memory(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) 
 
 
 def _tasks_on_a_node(environment: Mapping[str, str]) -> int:
-    """Return how many tasks of this step are on one node, on that which has the most."""
-    said = environment.get("SLURM_STEP_TASKS_PER_NODE", "")  # 4(x2),1: two nodes of 4, one of 1
-    return max((int(count) for count in re.findall(r"(?:^|,)([0-9]+)", said)), default=1)
+    """Return the largest number of this step's tasks on one node."""
+    counts = environment.get("SLURM_STEP_TASKS_PER_NODE", "")  # "4(x2),1": nodes with 4, 4 and 1
+    return max((int(count) for count in re.findall(r"(?:^|,)([0-9]+)", counts)), default=1)
 
 
 def _cgroup_limits(root: Path) -> list[int]:
-    """Return the limits of this process's control groups, from its own up to the root."""
+    """Return the memory limits of this process's control group and of its parents, in bytes."""
     try:
         lines = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
@@ -204,20 +199,20 @@ def _cgroup_limits(root: Path) -> list[int]:
             if folder == mounted.parent:
                 break
             try:
-                said = (folder / file).read_text(encoding="ascii").strip()
+                limit = (folder / file).read_text(encoding="ascii").strip()
             except OSError:
                 continue
-            if said.isdigit():
-                found.append(int(said))
+            if limit.isdigit():
+                found.append(int(limit))
     return found
 
 
 def scratch(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return a fast folder of this machine's: $SLURM_TMPDIR, $TMPDIR, or /tmp."""
+    """Return a fast local folder: $SLURM_TMPDIR, $TMPDIR or /tmp."""
     return Path(environment.get("SLURM_TMPDIR") or environment.get("TMPDIR") or "/tmp")
 
 
-def _positive(name: str, said: str) -> int:
-    if said.isdecimal() and int(said) > 0:
-        return int(said)
-    raise BadInput(Problem(name, f"is {said!r}, expected a number above 0", "unset it, or mend it"))
+def _positive(name: str, value: str) -> int:
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise BadInput(Problem(name, f"is {value!r}, expected a number above 0", "fix it or unset it"))

@@ -1,7 +1,7 @@
-"""What can be wrong, said in one line: what, where, what to do.
+"""Problems and exceptions for the user: where, what is wrong, and how to fix it, in one line.
 
-Knows nothing of the pipeline. Whoever finds something wrong makes a `Problem`; whoever has found
-all of them raises `BadInput`; the command line prints them and chooses the exit code.
+A check returns a `Problem` for everything it finds; its caller collects them and raises `BadInput`;
+the command line prints them and sets the exit code. Independent of the pipeline.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Literal
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_STOPPED = 75  # EX_TEMPFAIL: work is left, run me again
+EXIT_STOPPED = 75  # EX_TEMPFAIL: work is left, run the command again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One line about one thing.
+    """A one-line message about one key, file or folder.
 
     Parameters
     ----------
     where : str
-        The key, file or folder, as the user would look for it.
+        Key, file or folder, in terms that the user can find.
     what : str
-        What is wrong there, or worth knowing.
+        What is wrong or noteworthy.
     fix : str
         What to do about it; may be empty for a note.
     level : {"error", "warning", "note"}
-        Only errors stop the work.
+        Only errors stop the command.
     """
 
     where: str
@@ -42,18 +42,18 @@ class Problem:
         return " ".join(line.splitlines())
 
     def as_dict(self) -> dict[str, str]:
-        """Return the problem as `check --json` prints it."""
+        """Return the fields as `check --json` prints them."""
         return asdict(self)
 
 
 class NsynthSuperError(Exception):
-    """An end of the run that the user is told about in plain lines, not in a traceback."""
+    """Base class of errors that the command line reports without a traceback."""
 
     exit_code = EXIT_FAILED
 
 
 class BadInput(NsynthSuperError):  # noqa: N818 - reads better where it is raised
-    """Something the user gave cannot be used. Carries every problem found, not just the first."""
+    """Unusable input; carries every problem found, not only the first."""
 
     exit_code = EXIT_BAD_INPUT
 
@@ -63,18 +63,18 @@ class BadInput(NsynthSuperError):  # noqa: N818 - reads better where it is raise
 
 
 class Failed(NsynthSuperError):  # noqa: N818
-    """The machine, not the input, is at fault: a full disk, a folder that cannot be written."""
+    """A failure of the machine rather than the input, such as a full disk."""
 
 
 class Stopped(NsynthSuperError):  # noqa: N818
-    """Somebody asked the work to stop. What was done is safe on disk.
+    """A stop on request, with the progress so far saved on disk.
 
     Parameters
     ----------
     message : str
-        One line: how far the work came and how to go on.
+        One line: the progress so far and how to resume.
     exit_code : int
-        `EXIT_STOPPED` after one of `progress.STOPS`, `EXIT_INTERRUPTED` after SIGINT.
+        `EXIT_STOPPED` after one of `signals.STOPS`, `EXIT_INTERRUPTED` after SIGINT.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -83,11 +83,11 @@ class Stopped(NsynthSuperError):  # noqa: N818
 
 
 def errors(problems: Iterable[Problem]) -> list[Problem]:
-    """Return those of `problems` that stop the work."""
+    """Return the problems of level "error"."""
     return [problem for problem in problems if problem.level == "error"]
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise `BadInput` with every error among `problems`, if there is one."""
+    """Raise `BadInput` if there are errors among `problems`, with all of them."""
     if found := errors(problems):
         raise BadInput(found)

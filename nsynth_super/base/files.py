@@ -1,6 +1,7 @@
-"""Files that are whole or not there: written aside, synced, renamed.
+"""Atomic file writes, .npy arrays, checksums and locks.
 
-Knows nothing of the pipeline. What stands under its final name is complete, whatever happened.
+A file is written under a temporary name, synced and renamed, so a file under its final name is
+always complete, even after a crash. Independent of the pipeline.
 """
 
 from __future__ import annotations
@@ -20,41 +21,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.problems import Failed
+from nsynth_super.base.errors import Failed
 
 _EXPLAINED = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
-    errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
-    errno.EACCES: ("permission denied", "see who owns the file and its folder"),
-    errno.EPERM: ("permission denied", "see who owns the file and its folder"),
-    errno.EMFILE: ("too many files are open", "allow this shell more, as with `ulimit -n 1024`"),
+    errno.EROFS: ("the file system is read-only", "choose a writable folder"),
+    errno.EACCES: ("permission denied", "check the owner of the file and its folder"),
+    errno.EPERM: ("permission denied", "check the owner of the file and its folder"),
+    errno.EMFILE: ("too many open files", "raise this shell's limit, as with `ulimit -n 1024`"),
     errno.EFBIG: (
-        "the disk, or a limit of this shell (ulimit -f), takes no file that large",
+        "the file exceeds the size limit of the disk or of this shell (ulimit -f)",
         "raise the limit or choose another disk, and run the same command again",
     ),
 }
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-_NAME_BYTES = 200  # of a file's own name in its temporary one; 255 is the most in all
+_NAME_BYTES = 200  # kept of the final name in a temporary name, which may have 255 bytes
 
 
 def explained(error: OSError, path: Path) -> Failed:
-    """Turn an operating system's error into one line: what, where, what to do."""
+    """Convert an OSError to a `Failed` of one line: where, what, how to fix it."""
     what, fix = _EXPLAINED.get(
-        error.errno or 0, (error.strerror or str(error), "see the folder and its permissions")
+        error.errno or 0, (error.strerror or str(error), "check the folder and its permissions")
     )
     return Failed(f"{path}: {what} -> {fix}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success sync it and rename it to `path`.
+    """Yield a temporary file next to `path`; on success sync it and rename it to `path`.
 
     Raises
     ------
     Failed
-        If the file cannot be written. Then `path` is as it was, and nothing is left beside it.
+        If the file cannot be written. `path` is then unchanged, and the temporary file is removed.
     """
     temporary = temporary_beside(path)
     try:
@@ -72,23 +73,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a name in `path`'s folder that nobody uses: `.<name>.<8 hex digits>.part`."""
+    """Return an unused name in the folder of `path`: `.<name>.<8 hex digits>.part`."""
     name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
     return path.with_name(f".{name}.{secrets.token_hex(4)}.part")
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files of `name`, a glob, that killed runs left in `folder`."""
+    """Remove temporary files that killed runs left in `folder` for files that match glob `name`."""
     for leftover in folder.glob(f".{name}.*.part"):
         with suppress(OSError):
             leftover.unlink()
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # Some file systems cannot sync a folder; its names are then as safe as they make them.
+        # Some file systems cannot sync a folder.
         with suppress(OSError) if path.is_dir() else _nothing():
             os.fsync(descriptor)
     finally:
@@ -101,31 +102,32 @@ def _nothing() -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write `content` as JSON to `path`, whole or not at all."""
+    """Write `content` to `path` as JSON, atomically."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     write_bytes(path, (text + "\n").encode())
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write `array` as .npy to `path`, whole or not at all."""
-    content = io.BytesIO()  # np.save into a file hides why a write failed
+    """Write `array` to `path` as .npy, atomically."""
+    content = io.BytesIO()  # writing to a file, np.save hides why it failed
     np.save(content, array)
     write_bytes(path, content.getvalue())
 
 
 def read_array(path: Path, dtype: str, dimensions: int) -> NDArray[Any] | None:
-    """Map a .npy file; None if it is missing, cut short, or something else than expected.
+    """Memory-map a .npy file; return None if it is missing, truncated or not as expected.
 
     Raises
     ------
     Failed
-        If it is there and cannot be read: what it holds may be days of work.
+        If the file exists but cannot be read. It must not count as missing: it may hold days of
+        work.
     """
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -133,13 +135,13 @@ def read_array(path: Path, dtype: str, dimensions: int) -> NDArray[Any] | None:
         return None
     except OSError as error:
         raise explained(error, path) from error
-    except Exception:  # a header's bytes are read by a parser, which fails in many ways
+    except Exception:  # the header's parser raises errors of many kinds
         return None
     return array if (array.dtype, array.ndim) == (np.dtype(dtype), dimensions) else None
 
 
 def sha256(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 22):
@@ -149,15 +151,15 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def only_one(path: Path, busy: str) -> Iterator[None]:
-    """Hold an advisory lock; where a file system knows none, go on without.
+    """Hold an advisory lock on `path`; proceed without one if the file system has no locks.
 
-    It keeps two runs from doing the same work twice. Nothing is believed because of it, and the
-    system drops it when a process dies, however it dies.
+    The lock only prevents duplicate work: correctness never depends on it. The system releases it
+    when the process ends, in whatever way.
 
     Raises
     ------
     Failed
-        With the line `busy`, if another process holds it.
+        With the message `busy`, if another process holds the lock.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

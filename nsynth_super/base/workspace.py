@@ -1,10 +1,11 @@
-"""Where everything of one pack lies. Nothing else builds a path."""
+"""Paths of the files in a workspace; no other module builds them."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from nsynth_super.base.note_name import NoteName
 
 
 @dataclass(frozen=True)
@@ -20,89 +21,84 @@ class Workspace:
 
     @property
     def settings(self) -> Path:
-        """What the pack shall be: the upstream format."""
+        """Settings of the pack, in the upstream format."""
         return self.root / "settings.json"
 
     @property
     def notes(self) -> Path:
-        """The source notes, `<instrument>_<pitch>.<ending>`."""
+        """Folder of the source notes, `<instrument>_<pitch>.<extension>`."""
         return self.root / "audio_input"
 
     @property
     def embeddings(self) -> Path:
-        """The notes' embeddings."""
+        """Folder of the notes' embeddings."""
         return self.root / "embeddings"
 
-    def embedding(self, instrument: str, pitch: int) -> Path:
-        """Return the file of one note's embedding."""
-        return self.embeddings / f"{instrument}_{pitch}.npy"
+    def embedding(self, name: NoteName) -> Path:
+        """Return the path of one note's embedding."""
+        return self.embeddings / f"{name}.npy"
 
     @property
     def origins(self) -> Path:
-        """Which note and which weights each embedding was made from, by hashes of all three."""
+        """Hashes of each embedding and of the note and the weights it was computed from."""
         return self.embeddings / "origins.json"
 
     @property
     def plan(self) -> Path:
-        """Which clips the pack needs."""
+        """List of the clips that the pack needs."""
         return self.root / "plan.json"
 
     @property
     def clips(self) -> Path:
-        """The codes, block by block."""
+        """Folder of the clips' codes, one file per block."""
         return self.root / "clips"
 
     @property
     def plan_copy(self) -> Path:
-        """A copy of plan.json: without it nobody could say which clips the blocks hold."""
+        """Copy of plan.json: without a plan, the blocks' content is unknown."""
         return self.root / ".plan.json"
 
     def block(self, index: int, identity: str) -> Path:
-        """Return the file of a complete block; its name says what is in it."""
+        """Return the path of a complete block; its name identifies its content."""
         return self.clips / f"{index:05d}-{identity}.npy"
 
     def partial(self, index: int, identity: str) -> Path:
-        """Return the file of a block under way."""
+        """Return the path of an unfinished block."""
         return self.clips / f"{index:05d}-{identity}.part.npy"
 
     @property
     def pads(self) -> Path:
-        """What goes onto the instrument."""
+        """Folder of the finished pads and the synth's settings."""
         return self.root / "pads_output"
 
     def pad(self, name: str) -> Path:
-        """Return one combination's pad."""
+        """Return the path of one combination's pad."""
         return self.pads / f"{name}.bin"
 
     @property
-    def device_settings(self) -> Path:
-        """The device's own settings.json, to go with the pads."""
+    def synth_settings(self) -> Path:
+        """The synth's settings.json for these pads."""
         return self.pads / "settings.json"
 
     @property
     def manifest(self) -> Path:
-        """What the pads are, with their hashes; there only when all of them are."""
+        """Geometry and hashes of the pads; exists only if every pad is complete."""
         return self.pads / "manifest.json"
 
     @property
     def report(self) -> Path:
-        """What `check --plots` found, with pictures."""
+        """Page that `check --plots` writes."""
         return self.root / "check.html"
 
     @property
     def status_folder(self) -> Path:
-        """Progress, for `status`."""
+        """Folder of progress files, which `status` reads."""
         return self.root / "status"
 
     def status(self, stage: str, shard: str = "0-of-1") -> Path:
-        """Return the file of one stage's progress."""
+        """Return the path of one stage's progress."""
         return self.status_folder / f"{stage}.{shard}.json"
 
     def lock(self, stage: str, shard: str = "0-of-1") -> Path:
-        """Return the advisory lock that keeps two runs of one stage apart."""
+        """Return the path of the advisory lock of one stage and shard."""
         return self.status_folder / f".{stage}.{shard}.lock"
-
-
-def readable_name(name: str) -> str:
-    """Return `name` with everything that a file name had better not hold turned into a dash."""
-    return re.sub(r"[^\w.+-]+", "-", name)

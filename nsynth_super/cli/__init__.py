@@ -1,4 +1,4 @@
-"""`nsynth-super …`: parses, calls a stage, prints what a person needs. Decides nothing else."""
+"""The `nsynth-super` command line: parses arguments, calls a stage and prints its result."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 import click
 
 from nsynth_super import __version__
-from nsynth_super.cli import looking, making
+from nsynth_super.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, NsynthSuperError, Stopped
+from nsynth_super.base.files import explained
+from nsynth_super.base.text import say
+from nsynth_super.cli import pipeline as making
+from nsynth_super.cli import workspace as looking
 from nsynth_super.cli.bench import bench
-from nsynth_super.cli.card import install, verify
 from nsynth_super.cli.checkpoint import checkpoint
+from nsynth_super.cli.demo import demo
 from nsynth_super.cli.notes import notes
 from nsynth_super.cli.preview import preview
-from nsynth_super.files import explained
-from nsynth_super.problems import EXIT_FAILED, EXIT_INTERRUPTED, NsynthSuperError, Stopped
-from nsynth_super.progress import say
+from nsynth_super.cli.synth import install, verify
 
 
 class _InOrder(click.Group):
-    """Lists its commands as they are used, not by the alphabet."""
+    """List commands in the order of their use, not alphabetically."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names."""
+        """Return the names of the commands."""
         return list(self.commands)
 
 
@@ -33,27 +35,31 @@ class _InOrder(click.Group):
     cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="nsynth-super")
-@click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
-@click.option("-v", "--verbose", is_flag=True, help="Show a traceback if something breaks.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print tracebacks and the output of other programs."
+)
 @click.pass_context
 def cli(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     """Make your own sounds for the Open NSynth Super: from recorded notes to pads.
 
     \b
-    nsynth-super new my-pack      a folder to fill in: settings.json, audio_input/
-    nsynth-super check            everything that could go wrong, and how long it will take
+    nsynth-super demo             make a small pack from bundled notes, and a page to play it
+    nsynth-super new my-pack      create a workspace: settings.json, audio_input/
+    nsynth-super check            find problems, estimate time and disk space
     nsynth-super run              prepare, generate, pads
-    nsynth-super status           how far it is, from any other shell
-    nsynth-super preview          play the pad in a browser
-    nsynth-super install TARGET   put the pack onto the instrument's card
+    nsynth-super status           show progress, from any shell
+    nsynth-super preview          play the pack in a browser
+    nsynth-super install TARGET   copy the pack to the synth's SD card
 
-    Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped with work left (run it again),
+    Exit codes: 0 success, 1 failure, 2 invalid input, 75 stopped with work left (run it again),
     130 interrupted.
     """  # noqa: D301 - \b is click's
     ctx.obj = {"quiet": quiet, "verbose": verbose}
 
 
 for command in (
+    demo,
     looking.new,
     notes,
     looking.check,
@@ -73,9 +79,9 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line, and end with the exit code that says how it went."""
+    """Run the command line and exit with its exit code."""
     words = sys.argv[1:]
-    # They belong to every command, so they may stand anywhere.
+    # Global options are accepted anywhere, also after the command.
     common = [word for word in words if word in ("-q", "--quiet", "-v", "--verbose")]
     verbose = "-v" in common or "--verbose" in common
     try:
@@ -94,7 +100,7 @@ def main() -> None:
         for line in str(error).splitlines():
             say(prefix + line)
         code = error.exit_code
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of stdout has closed it, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = EXIT_FAILED
     except Exception as error:
@@ -103,6 +109,7 @@ def main() -> None:
         elif isinstance(error, OSError) and error.filename:
             say(f"error: {explained(error, Path(error.filename))}")
         else:
-            say(f"error: {type(error).__name__}: {error} -> -v shows where; please report it")
+            what = f"{type(error).__name__}: {error}"
+            say(f"error: {what} -> -v prints the traceback; please report it")
         code = EXIT_FAILED
     sys.exit(code)

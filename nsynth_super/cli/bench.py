@@ -1,4 +1,4 @@
-"""The command that measures this machine: bench."""
+"""The `bench` command: measures the throughput of this machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nsynth_super.base.text import duration, say
 from nsynth_super.cli.options import batch_option, model_options, open_model
-from nsynth_super.progress import duration, say
 
 if TYPE_CHECKING:
-    from nsynth_super.bench import Bench
+    from nsynth_super.reports.bench import Bench
 
 
 @click.command()
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def bench(obj: dict[str, bool], /, as_json: bool, batch_clips: int | None, **options: Any) -> None:
-    """Measure this machine in a minute: how long packs take.
+    """Measure this machine in a minute and estimate how long packs take.
 
-    Without a checkpoint, weights of the published model's size are made up: they cost as much.
+    Without a checkpoint, bench uses random weights of the published model's size, which take as
+    long.
     """
-    from nsynth_super import bench as measuring
+    from nsynth_super.reports.bench import run_bench
     from nsynth_super.wavenet import checkpoint as model
     from nsynth_super.wavenet import random
     from nsynth_super.wavenet.dimensions import PUBLISHED
 
     if not obj["quiet"]:
-        say("bench: measuring; this takes half a minute …")
+        say("bench: measuring for about half a minute …")
     with tempfile.TemporaryDirectory(prefix="nsynth-super-") as folder:
         if options["checkpoint"] is None and model.default_path() is None:
-            made_up = Path(folder) / "random.safetensors"
-            model.save(random.weights(PUBLISHED, 0), made_up, "random")
-            options["checkpoint"] = made_up
-        found = measuring.run(open_model(**options), batch_clips)
+            untrained = Path(folder) / "random.safetensors"
+            model.save(random.weights(PUBLISHED, 0), untrained, "random")
+            options["checkpoint"] = untrained
+        found = run_bench(open_model(**options), batch_clips)
     click.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(_lines(found)))
 
 
@@ -46,15 +47,15 @@ def _lines(found: Bench) -> list[str]:
     speed = found.speed
     lines = [
         f"engine    {found.engine}",
-        f"decoder   {speed.batch} clips at once, {1000 * speed.step:.3g} ms a step: "
+        f"decoder   {speed.batch} clips at once, {1000 * speed.step:.3g} ms per step: "
         f"{speed.rate:,.0f} clip-samples/s, {found.clips_an_hour:,.0f} clips an hour",
     ]
     if found.share is not None:
         lines.append(
-            f"roofline  {found.share:.0%} of what the model's matrix products alone would allow"
+            f"roofline  {found.share:.0%} of the throughput of the model's matrix products alone"
         )
-    lines += [f"encoder   {speed.note:.2g} s a note", "packs     of 16 pitches, all stages:"]
+    lines += [f"encoder   {speed.note:.2g} s per note", "packs     16 pitches, all stages:"]
     for each, (clips, seconds) in found.packs.items():
-        instruments = f"{each} instrument{'s' * (each > 1)} a corner"
-        lines.append(f"          {instruments:22} {clips:>8,} clips   {duration(seconds)}")
+        instruments = f"{each} instrument{'s' * (each > 1)} per corner"
+        lines.append(f"          {instruments:24} {clips:>8,} clips   {duration(seconds)}")
     return lines

@@ -1,4 +1,4 @@
-"""The command that brings source notes: from a SoundFont, or from recordings named by note."""
+"""The `notes` command: imports source notes from a SoundFont or a folder of recordings."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nsynth_super.base.errors import BadInput, Problem, refuse
+from nsynth_super.base.text import say
+from nsynth_super.base.workspace import Workspace
 from nsynth_super.cli.options import settings_of, workspace_option
-from nsynth_super.problems import BadInput, Problem, refuse
-from nsynth_super.progress import say
-from nsynth_super.workspace import Workspace
 
 if TYPE_CHECKING:
-    from nsynth_super.adding import Arrival
-    from nsynth_super.guess import Guess
+    from nsynth_super.notes.filenames import Guess
+    from nsynth_super.notes.importing import Arrival
     from nsynth_super.settings import Settings
 
-_OF_A_FOLDER = ("guess", "middle_c")
-_OF_A_SOUNDFONT = ("presets", "listing", "skip_silent")
+_FOLDER_OPTIONS = ("guess", "middle_c")
+_SOUNDFONT_OPTIONS = ("presets", "listing", "skip_silent")
 _OPTIONS = {
     "guess": "--guess",
     "middle_c": "--middle-c",
@@ -36,42 +36,42 @@ _OPTIONS = {
     "presets",
     multiple=True,
     metavar="NAME[=INSTRUMENT]",
-    help="Of the SoundFont: its name, enough of it, or BANK:PROGRAM; and what to call it. "
-    "May be repeated. Without it, the presets are listed.",
+    help="SoundFont preset: name, part of the name or BANK:PROGRAM, and the instrument's name. "
+    "Can be repeated  [default: list the presets]",
 )
 @click.option("--list", "listing", is_flag=True, help="List the SoundFont's presets.")
-@click.option(
-    "--skip-silent", is_flag=True, help="Leave out the pitches at which a preset has no sound."
-)
-@click.option("--guess", is_flag=True, help="SOURCE is a folder: guess its notes by their names.")
+@click.option("--skip-silent", is_flag=True, help="Omit pitches at which a preset is silent.")
+@click.option("--guess", is_flag=True, help="Detect the notes of a folder by file name and pitch.")
 @click.option(
     "--middle-c",
     type=click.Choice(["C3", "C4", "C5"]),
-    help="What the folder calls MIDI 60; by default as most of its recordings sound, or C4.",
+    help="Name of MIDI 60 in the file names  [default: detected from the recordings, or C4]",
 )
-@click.option("--as", "instrument", metavar="INSTRUMENT", help="The one instrument's name.")
+@click.option(
+    "--as", "instrument", metavar="INSTRUMENT", help="Name of the instrument, if there is only one."
+)
 @click.option(
     "--velocity",
     type=click.IntRange(1, 127),
     default=100,
     show_default=True,
-    help="How hard notes are struck; of a folder's takes, the nearest to it is chosen.",
+    help="MIDI velocity to render; in a folder, the take closest to it is chosen.",
 )
-@click.option("--replace", is_flag=True, help="Replace other recordings of the same notes.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written.")
+@click.option("--replace", is_flag=True, help="Replace existing recordings of the same notes.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 @click.pass_obj
 def notes(obj: dict[str, bool], /, source: Path, root: Path, **options: Any) -> None:
     """Fill audio_input from SOURCE: a SoundFont, or a folder of recordings named by note.
 
     \b
-    nsynth-super notes FILE.sf2                              its presets
-    nsynth-super notes FILE.sf2 --preset "Tin Drum=drum"     settings.json's pitches of one
-    nsynth-super notes FOLDER --guess                        recordings like piano-A#3-mf.wav
+    nsynth-super notes FILE.sf2                              list the presets
+    nsynth-super notes FILE.sf2 --preset "Tin Drum=drum"     render a preset at all pitches
+    nsynth-super notes FOLDER --guess                        copy files like piano-A#3-mf.wav
 
-    Nothing in SOURCE is changed, and no recording replaced unless you say so.
+    SOURCE is never changed. Existing recordings are replaced only with --replace.
     """  # noqa: D301 - \b is click's
     folder = source.is_dir()
-    _refuse_what_does_not_fit(source, folder, options)
+    _refuse_mismatched_options(source, folder, options)
     if folder:
         _from_folder(source, Workspace(root), obj["quiet"], **options)
     elif options["listing"] or not options["presets"]:
@@ -80,25 +80,27 @@ def notes(obj: dict[str, bool], /, source: Path, root: Path, **options: Any) -> 
         _from_soundfont(source, Workspace(root), obj["quiet"], **options)
 
 
-def _refuse_what_does_not_fit(source: Path, folder: bool, options: dict[str, Any]) -> None:
+def _refuse_mismatched_options(source: Path, folder: bool, options: dict[str, Any]) -> None:
     if not source.exists():
-        raise BadInput(Problem(str(source), "there is no such file or folder", "see the name"))
+        raise BadInput(Problem(str(source), "does not exist", "check the path"))
     if folder and not options["guess"]:
         raise BadInput(
-            Problem(str(source), "is a folder", "--guess takes the notes in it by their names")
+            Problem(str(source), "is a folder", "add --guess to detect its notes by file name")
         )
-    kind, other = (
-        ("a folder", _OF_A_SOUNDFONT) if folder else ("a file, not a folder", _OF_A_FOLDER)
+    kind, wanted, other = (
+        ("a folder", "a SoundFont", _SOUNDFONT_OPTIONS)
+        if folder
+        else ("a file", "a folder", _FOLDER_OPTIONS)
     )
     refuse(
-        Problem(str(source), f"is {kind}, and {_OPTIONS[option]} is not for one", "leave it out")
+        Problem(str(source), f"is {kind}, but {_OPTIONS[option]} needs {wanted}", "omit it")
         for option in other
         if options[option]
     )
 
 
 def _list(source: Path) -> None:
-    from nsynth_super.soundfont import SoundFont
+    from nsynth_super.notes.soundfont import SoundFont
 
     for preset in SoundFont(source).presets:
         click.echo(f"{preset.bank:>3}:{preset.program:<3}  {preset.name}")
@@ -114,13 +116,13 @@ def _from_soundfont(
     skip_silent: bool,
     **options: Any,
 ) -> None:
-    from nsynth_super.adding import Arrival, wav
-    from nsynth_super.soundfont import SoundFont, assigned, play
+    from nsynth_super.notes.importing import Arrival, wav
+    from nsynth_super.notes.soundfont import SoundFont, assigned, play
 
     if instrument is not None:
         if len(presets) > 1:
             raise BadInput(
-                Problem("--as", "names one instrument", "write --preset NAME=INSTRUMENT for each")
+                Problem("--as", "names only one instrument", "write --preset NAME=INSTRUMENT")
             )
         presets = (f"{presets[0]}={instrument}",)
     settings = settings_of(workspace, quiet)
@@ -146,9 +148,9 @@ def _from_folder(
     dry_run: bool,
     **_: Any,
 ) -> None:
-    from nsynth_super.adding import Arrival
-    from nsynth_super.guess import guess as guess_notes
-    from nsynth_super.naming import problem_of_name
+    from nsynth_super.notes.filenames import guess as guess_notes
+    from nsynth_super.notes.importing import Arrival
+    from nsynth_super.notes.instrument_names import problem_of_name
 
     if instrument is not None and (problem := problem_of_name(instrument, "--as")) is not None:
         raise BadInput(problem)
@@ -156,13 +158,13 @@ def _from_folder(
         raise BadInput(
             Problem(
                 str(source),
-                "is the workspace's own folder of notes",
-                "move the recordings into another one",
+                "is the workspace's audio_input, where --guess writes",
+                "move the recordings to another folder",
             )
         )
     settings = settings_of(workspace, quiet)
     if not quiet:
-        say(f"notes: listening to what is in {source} …")
+        say(f"notes: detecting the pitches of {source} …")
     guess = guess_notes(source, middle_c, instrument, settings.instruments, velocity)
     arrivals = [Arrival(name, path.suffix.lower(), path) for name, path in guess.taken.items()]
     if not quiet:
@@ -203,15 +205,15 @@ def _add(
     dry_run: bool,
     **_: Any,
 ) -> None:
-    from nsynth_super import adding
+    from nsynth_super.notes import importing
 
-    written = adding.add(workspace.notes, arrivals, replace, dry_run)
+    written = importing.add(workspace.notes, arrivals, replace, dry_run)
     if quiet:
         return
-    for problem in adding.advice(settings, workspace.notes, [each.name for each in arrivals]):
+    for problem in importing.advice(settings, workspace.notes, [each.name for each in arrivals]):
         say(f"{problem.level}: {problem}")
-    there = len(arrivals) - len(written)
+    existing = len(arrivals) - len(written)
     say(
         f"notes: {len(written)} {'would be ' * dry_run}written to {workspace.notes}"
-        + (f", {there} were there already" if there else "")
+        + (f", {existing} already present" if existing else "")
     )

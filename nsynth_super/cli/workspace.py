@@ -1,15 +1,18 @@
-"""The commands around the work: new, check, status, export."""
+"""The commands for a workspace: new, check, status and export."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from nsynth_super.base.errors import BadInput, Problem, errors
+from nsynth_super.base.text import amount, duration, say
+from nsynth_super.base.workspace import Workspace
 from nsynth_super.cli.options import (
     batch_option,
     fill_option,
@@ -18,22 +21,17 @@ from nsynth_super.cli.options import (
     settings_of,
     workspace_option,
 )
-from nsynth_super.problems import BadInput, Problem, errors
-from nsynth_super.progress import amount, duration, say
-from nsynth_super.workspace import Workspace
 
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def new(folder: Path) -> None:
-    """Make FOLDER: a workspace to fill in."""
-    from nsynth_super.files import write_json
+    """Create a workspace in FOLDER."""
+    from nsynth_super.base.files import write_json
 
     workspace = Workspace(folder)
     if workspace.settings.exists():
-        raise BadInput(
-            Problem(str(workspace.settings), "is there already", "choose another folder")
-        )
+        raise BadInput(Problem(str(workspace.settings), "already exists", "choose another folder"))
     template = {
         "pads": {"NW": ["flute"], "NE": ["marimba"], "SW": ["cello"], "SE": ["piano"]},
         "pitches": list(range(24, 85, 4)),
@@ -43,9 +41,9 @@ def new(folder: Path) -> None:
     write_json(workspace.settings, template, indent=2)
     workspace.notes.mkdir(exist_ok=True)
     click.echo(
-        f"{folder} is ready to fill in:\n"
-        f"  1. {workspace.settings}: your instruments by corner, the MIDI pitches you recorded\n"
-        f"  2. {workspace.notes}: a recording of each note, named like flute_60.wav\n"
+        f"created {folder}. Next:\n"
+        f"  1. {workspace.settings}: list your instruments per corner and the MIDI pitches\n"
+        f"  2. {workspace.notes}: add a recording of each note, named like flute_60.wav\n"
         f"  3. nsynth-super check -w {folder}"
     )
 
@@ -58,40 +56,45 @@ def new(folder: Path) -> None:
 @click.option(
     "--plots",
     is_flag=True,
-    help="Write check.html too: each note's waveform, spectrum, pitch and level, and once its clip "
-    "is made, its rainbowgram beside the clip's.",
+    help="Also write check.html: waveform, spectrum, pitch and level of each note and, if its clip "
+    "exists, the rainbowgrams of both.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def check(ctx: click.Context, /, root: Path, plots: bool, as_json: bool, **options: Any) -> None:
-    """List all that is wrong; say how long and how large it gets."""
-    from nsynth_super import check as checking
-    from nsynth_super import report as drawing
+    """List every problem; estimate time and disk space."""
+    from nsynth_super.reports import check_page
+    from nsynth_super.reports.check import check_workspace
 
     workspace = Workspace(root)
     if plots:
-        drawing.require()
-    report = checking.run(
+        check_page.require()
+    report = check_workspace(
         workspace, lambda: open_model(**options), options["fill"], options["batch_clips"]
     )
-    # Where there is no workspace, none is made.
+    # Do not create a missing workspace.
     plots = plots and root.is_dir()
-    page = drawing.write(workspace, report, ctx.obj["quiet"]) if plots else None
+    page = check_page.write_check_page(workspace, report, ctx.obj["quiet"]) if plots else None
     if as_json:
-        said = report.as_dict() | ({"report": str(page)} if page else {})
-        click.echo(json.dumps(said, indent=1, ensure_ascii=False))
+        content = report.as_dict() | ({"report": str(page)} if page else {})
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False))
     else:
-        _print_report(report, page)
+        _print_report(report, page, _run_command(ctx))
     ctx.exit(0 if report.ready else 2)
 
 
-def _then_run() -> str:
-    """Return the command line of `run` with the options that `check` was given."""
-    words = ["run" if word == "check" else word for word in sys.argv[1:] if word != "--plots"]
-    return shlex.join(["nsynth-super", *words])
+def _run_command(ctx: click.Context) -> str:
+    """Return the command line of `run` with the same options as this `check`."""
+    words = ["nsynth-super", "run"]
+    for option in ctx.command.params:
+        name = str(option.name)
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("plots", "as_json"):
+            words += [option.opts[0], str(ctx.params[name])]
+    return shlex.join(words)
 
 
-def _print_report(report: Any, page: Path | None) -> None:
+def _print_report(report: Any, page: Path | None, next_command: str) -> None:
     for problem in report.problems:
         click.echo(f"{problem.level}: {problem}")
     if report.clips:
@@ -102,18 +105,16 @@ def _print_report(report: Any, page: Path | None) -> None:
         click.echo(f"engine  {report.engine}")
         left = report.seconds_left
         done = (
-            f", {duration(left)} of it left"
-            if left is not None and left < report.seconds * 0.99
-            else ""
+            f", {duration(left)} left" if left is not None and left < report.seconds * 0.99 else ""
         )
         click.echo(f"time    about {duration(report.seconds)} on this machine{done}")
     if page is not None:
         click.echo(f"report  {page}")
     found = len(errors(report.problems))
     click.echo(
-        f"ready: {_then_run()}"
+        f"ready: {next_command}"
         if not found
-        else f"{found} problem{'s' * (found > 1)} to solve first"
+        else f"{found} problem{'s' * (found > 1)} to fix first"
     )
 
 
@@ -121,23 +122,27 @@ def _print_report(report: Any, page: Path | None) -> None:
 @workspace_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(root: Path, as_json: bool) -> None:
-    """Say how far the pack is."""
-    from nsynth_super import status as reporting
+    """Show the progress of the pack."""
+    from nsynth_super.reports import status as report
 
-    found = reporting.collect(Workspace(root))
-    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(reporting.lines(found)))
+    found = report.collect(Workspace(root))
+    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(report.lines(found)))
 
 
 @click.command()
 @workspace_option
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--raw", is_flag=True, help="As the model drew them: no levelling, no cut, no fades.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Write the model's output: no levelling, trimming or fades.",
+)
 @click.pass_obj
 def export(obj: dict[str, bool], /, root: Path, folder: Path, raw: bool) -> None:
-    """Write the clips made so far into FOLDER as 16-bit WAV."""
-    from nsynth_super.stages import export as stage
+    """Write the clips generated so far to FOLDER as 16-bit WAV."""
+    from nsynth_super.stages.export import export_clips
 
     workspace = Workspace(root)
-    written = stage.run(workspace, settings_of(workspace, True), folder, raw)
+    written = export_clips(workspace, settings_of(workspace, True), folder, raw)
     if not obj["quiet"]:
-        say(f"export: {written} clips written to {folder}")
+        say(f"export: wrote {written} clips to {folder}")

@@ -1,8 +1,8 @@
-"""How near the two engines are to each other on the same weights: measured, and held to bounds.
+"""Compare the PyTorch engine with Magenta on the same weights.
 
-Both encode the same notes. Magenta decodes some clips; our decoder is led through the codes that
-Magenta drew, and draws at each step with the random number that Magenta drew with. A clip whose
-every code is drawn alike is a clip that our engine would have made, code for code.
+Both engines encode the same notes. Magenta decodes some clips. Then the PyTorch decoder runs with
+teacher forcing: it receives Magenta's codes and, at each step, samples with Magenta's random
+number. If all codes of a clip agree, the PyTorch engine would have generated the identical clip.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super import magenta
-from nsynth_super.engines import Engine, Work
+from nsynth_super.engines import magenta
+from nsynth_super.engines.base import Batch, Engine
 from nsynth_super.settings import NOTE_SAMPLES, SAMPLE_RATE
 from nsynth_super.wavenet.dimensions import HOP
 
@@ -24,135 +24,158 @@ if TYPE_CHECKING:
     from nsynth_super.wavenet.checkpoint import Checkpoint
 
 EMBEDDING = 1e-4
-"""The most that embeddings may differ, of the largest value."""
+"""Largest acceptable difference between embeddings, relative to their largest value."""
 
 SAME_CODES = 0.999
-"""The least share of codes that must be drawn alike: rounding may move a code now and then."""
+"""Smallest acceptable share of equal codes; rounding may occasionally change one."""
 
-_NOTES = 4  # at most; each takes seconds
+_NOTES = 4  # notes to encode at most; each takes seconds
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the engines are.
+    """The result of a comparison.
 
     Attributes
     ----------
     notes : int
-        How many were encoded.
+        Number of encoded notes.
     embeddings : float
-        The largest difference of their embeddings, of the largest value.
-    alike : ndarray of bool, `[clips, samples]`
-        Whether ours drew Magenta's code.
+        Largest difference between embeddings, relative to the largest value.
+    equal : ndarray of bool, `[clips, samples]`
+        Whether both engines sampled the same code.
     """
 
     notes: int
     embeddings: float
-    alike: NDArray[np.bool_]
+    equal: NDArray[np.bool_]
 
     @property
     def within_bounds(self) -> bool:
-        """Whether they differ by no more than rounding."""
-        return bool(self.embeddings <= EMBEDDING and self.alike.mean() >= SAME_CODES)
+        """Whether the engines differ by no more than rounding."""
+        return bool(self.embeddings <= EMBEDDING and self.equal.mean() >= SAME_CODES)
 
     def lines(self) -> list[str]:
-        """Return what was found as a person reads it."""
-        whole = int(self.alike.all(axis=1).sum())
+        """Return a readable report."""
+        clips = int(self.equal.all(axis=1).sum())
         return [
-            f"embeddings  of {self.notes} notes differ by {self.embeddings:.1e} of the largest "
-            f"value at most (bound: {EMBEDDING:.0e})",
-            f"codes       {int(self.alike.sum()):,} of {self.alike.size:,} are drawn alike "
+            f"embeddings  largest relative difference in {self.notes} notes: "
+            f"{self.embeddings:.1e} (bound: {EMBEDDING:.0e})",
+            f"codes       {int(self.equal.sum()):,} of {self.equal.size:,} are equal "
             f"(bound: {SAME_CODES:.1%})",
-            f"clips       {whole} of {len(self.alike)} are equal throughout",
+            f"clips       {clips} of {len(self.equal)} are identical",
         ]
 
 
-def measured(
+def compare_engines(
     checkpoint: Checkpoint,
-    ours: Engine,
-    theirs: magenta.MagentaEngine,
+    pytorch: Engine,
+    reference: magenta.MagentaEngine,
     clips: int,
     samples: int,
-    often: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Agreement:
-    """Run both engines, and compare what they make.
+    """Run both engines and compare their embeddings and codes.
 
     Parameters
     ----------
     checkpoint : Checkpoint
-        The weights of both.
-    ours, theirs : Engine
+        The weights of both engines.
+    pytorch, reference : Engine
+        The PyTorch engine, and Magenta.
     clips, samples : int
-        How many to decode, and how much of each.
-    often : callable
-        Called about four times a second; what it raises ends the work.
+        Number of clips to decode, and samples of each.
+    heartbeat : callable
+        Called about four times a second; an exception that it raises aborts the comparison.
     """
     notes = np.stack([_note(number) for number in range(min(clips, _NOTES))])
-    embeddings = np.concatenate(_all(theirs.encode(notes), often))
-    difference = np.abs(np.concatenate(_all(ours.encode(notes), often)) - embeddings).max()
-    work = Work(
+    embeddings = np.concatenate(_collect(reference.encode(notes), heartbeat))
+    own = np.concatenate(_collect(pytorch.encode(notes), heartbeat))
+    difference = np.abs(own - embeddings).max()
+    batch = Batch(
         encodings=np.resize(embeddings, (clips, *embeddings.shape[1:])),
         keys=range(clips),
         seed=0,
         samples=samples,
         begun=np.empty((clips, 0), dtype=np.uint8),
     )
-    codes = np.concatenate([piece.codes for piece in _all(theirs.decode(work), often)], axis=1)
-    drawn = redrawn(checkpoint.weights, work, codes, uniforms(work), often)
-    return Agreement(len(notes), float(difference / np.abs(embeddings).max()), drawn == codes)
+    pieces = _collect(reference.decode(batch), heartbeat)
+    codes = np.concatenate([piece.codes for piece in pieces], axis=1)
+    own_codes = teacher_forced_codes(
+        checkpoint.weights, batch, codes, magenta_uniforms(batch), heartbeat
+    )
+    return Agreement(len(notes), float(difference / np.abs(embeddings).max()), own_codes == codes)
 
 
-def uniforms(work: Work) -> NDArray[np.float64]:
-    """Return the random numbers that Magenta draws a work with, `[samples, clips]`."""
-    legacy = np.random.RandomState(magenta.seed(work))
-    return legacy.rand(work.samples, len(work.encodings))
+def magenta_uniforms(batch: Batch) -> NDArray[np.float64]:
+    """Return the random numbers with which Magenta samples a batch, `[samples, clips]`."""
+    legacy = np.random.RandomState(magenta.seed(batch))
+    return legacy.rand(batch.samples, len(batch.encodings))
 
 
-def redrawn(
+def teacher_forced_codes(
     weights: Mapping[str, NDArray[np.float32]],
-    work: Work,
+    batch: Batch,
     codes: NDArray[np.uint8],
     uniform: NDArray[np.float64],
-    often: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint8]:
-    """Return the codes that our decoder draws if it hears `codes`, `[clips, samples]` both."""
+    """Return the codes that the PyTorch decoder samples when `codes` is its past.
+
+    Parameters
+    ----------
+    weights : mapping of str to ndarray of float32
+        The checkpoint's variables.
+    batch : Batch
+        The encodings.
+    codes : ndarray of uint8, `[clips, samples]`
+        The codes that the decoder receives.
+    uniform : ndarray of float64, `[samples, clips]`
+        Random numbers to sample with.
+    heartbeat : callable
+        Called after each step.
+
+    Returns
+    -------
+    ndarray of uint8, `[clips, samples]`
+    """
     import torch
 
     from nsynth_super.wavenet import mulaw
     from nsynth_super.wavenet.cpu import CpuDecoder
-    from nsynth_super.wavenet.dimensions import read_off
+    from nsynth_super.wavenet.dimensions import infer_dimensions
     from nsynth_super.wavenet.rewrites import Rewritten
     from nsynth_super.wavenet.sampling import draw
 
-    dimensions, _ = read_off({name: array.shape for name, array in weights.items()})
+    dimensions, _ = infer_dimensions({name: array.shape for name, array in weights.items()})
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     decoder = CpuDecoder(Rewritten(tensors, dimensions, torch.float32), len(codes))
     silence = np.full((len(codes), 1), mulaw.ZERO, dtype=np.uint8)
-    heard = torch.from_numpy(np.concatenate([silence, codes[:, :-1]], axis=1).astype(np.int64))
-    encodings, chance = torch.from_numpy(work.encodings), torch.from_numpy(uniform)
-    drawn = np.empty_like(codes)
+    previous = torch.from_numpy(np.concatenate([silence, codes[:, :-1]], axis=1).astype(np.int64))
+    encodings, random = torch.from_numpy(batch.encodings), torch.from_numpy(uniform)
+    sampled = np.empty_like(codes)
     for t in range(codes.shape[1]):
         with torch.inference_mode():
             if t % HOP == 0:
                 decoder.condition(encodings[:, t // HOP])
-            drawn[:, t] = draw(decoder.step(heard[:, t]), chance[t]).numpy()
-        often()
-    return drawn
+            sampled[:, t] = draw(decoder.step(previous[:, t]), random[t]).numpy()
+        heartbeat()
+    return sampled
 
 
 def _note(number: int) -> NDArray[np.float32]:
-    """Return a note of four seconds, `[samples]`: a tone with two overtones that dies away."""
+    """Return a synthetic note of four seconds, `[samples]`: a decaying tone with two overtones."""
     t = np.arange(NOTE_SAMPLES) / SAMPLE_RATE
     phase = 2 * np.pi * 110.0 * 2 ** (number * 7 / 12) * t
     tone = np.sin(phase) + np.sin(2 * phase) / 2 + np.sin(3 * phase) / 3
     return np.asarray(0.5 * np.exp(-t) * tone, dtype=np.float32)
 
 
-def _all(pieces: Generator[T, None, None], often: Callable[[], None]) -> list[T]:
-    found = []
+def _collect(pieces: Generator[T, None, None], heartbeat: Callable[[], None]) -> list[T]:
+    collected = []
     with closing(pieces):
         for piece in pieces:
-            found.append(piece)
-            often()
-    return found
+            collected.append(piece)
+            heartbeat()
+    return collected

@@ -1,46 +1,41 @@
-"""What makes embeddings of notes and codes of encodings. The stages know no other word.
+"""The engine interface (notes to embeddings, encodings to codes): all that stages depend on.
 
-`Engine` is what they may ask. Ours is in `torch_engine.py`, the original in `magenta.py`.
+`pytorch.py` and `magenta.py` implement it; `opening.py` chooses between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.problems import NsynthSuperError
-from nsynth_super.wavenet.checkpoint import load
+from nsynth_super.base.errors import NsynthSuperError
 from nsynth_super.wavenet.dimensions import Dimensions
-
-CHUNK_SECONDS = 0.25
-"""An engine yields about this often, so that whoever asks it to stop need not wait."""
 
 
 class OutOfMemoryError(NsynthSuperError):
-    """The device cannot decode so many clips at once; nothing of them was lost."""
+    """The device cannot decode this many clips at once; no saved codes are lost."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """The clips that a device decodes at once.
+class Batch:
+    """The clips that an engine decodes in parallel.
 
     Attributes
     ----------
     encodings : ndarray of float32, `[clips, frames, embedding]`
     keys : sequence of int
-        Each clip's key (`grid.Mix.key`), which its random numbers are drawn with.
+        The key of each clip (`grid.Mix.key`), which determines its random numbers.
     seed : int
-        The pack's.
+        The pack's seed.
     samples : int
-        How many to decode.
+        Length of the clips.
     begun : ndarray of uint8, `[clips, samples so far]`
-        Codes that an earlier run drew; decoding goes on behind them. None for an engine that does
-        not resume.
+        Codes from an earlier run, after which decoding resumes; zero samples for an engine that
+        cannot resume.
     """
 
     encodings: NDArray[np.float32]
@@ -52,14 +47,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Piece:
-    """What an engine has to tell of a work under way.
+    """The codes that an engine has decoded since the previous piece.
 
     Attributes
     ----------
     codes : ndarray of uint8, `[clips, times]`
-        Those that follow the ones before; possibly of no length.
+        The codes that follow the previous piece; possibly zero times.
     time : int
-        How many samples of every clip are drawn by now, handed over or not.
+        Samples of every clip decoded so far, including those not yet returned.
     """
 
     codes: NDArray[np.uint8]
@@ -67,15 +62,15 @@ class Piece:
 
 
 class Engine(Protocol):
-    """What a stage may ask of an engine.
+    """The interface of an engine.
 
     Attributes
     ----------
+    name : str
+        The engine's value of `--engine`.
     resumes : bool
-        Whether it can go on behind codes that were drawn before. One that cannot is given none,
-        and what it is stopped in begins anew.
-    shares_cores : bool
-        Whether it computes on the CPU so that several processes, of a core each, are of use.
+        Whether it can resume after the codes of an earlier run. An engine that cannot restarts
+        interrupted blocks.
     """
 
     name: str
@@ -83,95 +78,49 @@ class Engine(Protocol):
 
     @property
     def shares_cores(self) -> bool:
-        """Whether several processes on the CPU are of use."""
+        """Whether it benefits from several single-core processes on the CPU."""
 
     @property
     def checkpoint_sha256(self) -> str:
-        """Of the weights' names and numbers."""
+        """Digest of the weights' names and values."""
 
     @property
     def dimensions(self) -> Dimensions:
         """The model's sizes."""
 
     def describe(self) -> str:
-        """Say on one line what computes, where and how."""
+        """Return the engine, its versions and its device on one line."""
 
     def encode(self, notes: NDArray[np.float32]) -> Generator[NDArray[np.float32], None, None]:
-        """Turn notes, `[notes, samples]`, into embeddings, `[some, frames, embedding]`, in order.
+        """Yield the embeddings of notes, `[notes, samples]`, in order.
 
-        Like `decode`, it yields often, even if it has none to give, and ends when it is closed.
+        Each array is `[some, frames, embedding]`. Like `decode`, it yields frequently, if necessary
+        an empty array, and stops when it is closed.
         """
 
-    def decode(self, work: Work) -> Generator[Piece, None, None]:
-        """Yield the codes of `work` in pieces, about four times a second.
+    def decode(self, batch: Batch) -> Generator[Piece, None, None]:
+        """Yield the codes of `batch` in pieces, about four times a second.
 
         Raises
         ------
         OutOfMemoryError
-            If these are too many clips at once; fewer may do.
+            If memory does not suffice for this many clips at once; fewer may fit.
         """
 
     def batch_clips(self) -> int:
-        """Say how many clips to decode at once, by the memory there is."""
+        """Return how many clips to decode at once, given the available memory."""
 
     def memory(self, clips: int) -> int:
-        """Return the bytes that decoding `clips` clips at once takes."""
+        """Return the memory for decoding `clips` clips at once, in bytes."""
 
-    def room(self) -> int:
-        """Return the bytes that it may take, where it takes them."""
+    def available_memory(self) -> int:
+        """Return the memory that decoding may use, on the GPU or the host, in bytes."""
 
     def measure(self, clips: int, seconds: float = 2.0) -> float:
-        """Return the seconds that one step of `clips` clips takes here, measured."""
+        """Measure the duration of one step of `clips` clips, in seconds."""
 
     def measure_encoder(self) -> float:
-        """Return the seconds that encoding one note takes here, measured."""
+        """Measure the duration of encoding one note, in seconds."""
 
     def measure_products(self, clips: int, seconds: float = 2.0) -> float | None:
-        """Return the seconds that a step's matrix products alone take; None if nobody can say."""
-
-
-def open_engine(
-    checkpoint: Path | None,
-    threads: int | None = None,
-    engine: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    magenta: Path | None = None,
-    quiet: bool = False,
-    verbose: bool = False,
-) -> Engine:
-    """Load a checkpoint and return the engine that runs it.
-
-    Parameters
-    ----------
-    checkpoint : Path or None
-        See `wavenet.checkpoint.find`.
-    threads : int or None
-        Of the CPU; by default one for each core that this process may use.
-    engine : {"auto", "torch", "magenta"}
-        `auto` is `torch`.
-    device : {"auto", "cpu", "cuda", "mps"}
-        `auto` is a GPU if there is one; `cpu` leaves it unused.
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        Of our own engine's layers; `auto` is the fastest of those that change next to nothing.
-    magenta : Path or None
-        The Python 2.7 that has Magenta; by default $NSYNTH_MAGENTA.
-    quiet, verbose : bool
-        Let the engine say nothing but what went wrong; let it show what a program that failed said.
-
-    Raises
-    ------
-    BadInput
-        If there is no checkpoint, or it is not NSynth's; if the engine cannot run here.
-    """
-    if engine != "magenta":
-        weights = load(checkpoint)  # what is wrong with it is said without waiting for PyTorch
-        from nsynth_super.torch_engine import TorchEngine
-
-        return TorchEngine(weights, threads, device, precision)
-    from nsynth_super.magenta import MagentaEngine
-    from nsynth_super.python27 import Python27
-
-    # What is refused for the machine's sake is refused before gigabytes are read.
-    python = Python27.found(magenta, threads, device, quiet, verbose)
-    return MagentaEngine(load(checkpoint), python)
+        """Measure the duration of a step's matrix products alone, in seconds; None if unknown."""

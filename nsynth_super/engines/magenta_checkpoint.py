@@ -1,7 +1,7 @@
-"""Weights as Magenta reads them: saved with its own Saver, once, in a folder named by content.
+"""Convert weights to a checkpoint that Magenta reads, and cache it by content.
 
-The published checkpoint would do as it is, but weights come from other files too. All go one way:
-what Magenta computes with is what our own engine computes with, number by number.
+Magenta's own Saver writes the checkpoint, also for weights from the published one: with one path
+for all sources, both engines are certain to use identical weights.
 """
 
 from __future__ import annotations
@@ -14,50 +14,53 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from nsynth_super.files import explained, sync
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.progress import amount, say
-from nsynth_super.python27 import SCRIPTS, Python27
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.files import explained, sync
+from nsynth_super.base.text import amount, say
+from nsynth_super.engines.python27 import SCRIPTS, Python27
 from nsynth_super.wavenet import checkpoint as model
 from nsynth_super.wavenet.checkpoint import Checkpoint
 from nsynth_super.wavenet.dimensions import PUBLISHED, describe
 from nsynth_super.wavenet.magenta_format import PUBLISHED_NAME
 
 SAVED = "NSYNTH_MAGENTA_CHECKPOINTS"
-"""Names a folder to look in before the cache; it may be read-only."""
+"""Environment variable: a folder, possibly read-only, to search before the cache."""
 
 T = TypeVar("T")
 
 
 def name(checkpoint: Checkpoint) -> str:
-    """Return the name of the folder that holds these weights."""
+    """Return the name of the folder for these weights."""
     return f"magenta-{checkpoint.sha256[:16]}"
 
 
 def require_published_sizes(checkpoint: Checkpoint) -> None:
-    """Refuse weights of other sizes than the published ones: Magenta builds no others.
+    """Check that the model has the published sizes, the only ones that Magenta can build.
 
     Raises
     ------
     BadInput
+        If it has other sizes.
     """
     if checkpoint.dimensions != PUBLISHED:
         raise BadInput(
             Problem(
                 checkpoint.source,
                 f"has sizes that Magenta cannot build ({describe(checkpoint.dimensions)})",
-                "`--engine torch` runs it",
+                "use `--engine torch`",
             )
         )
 
 
-def ready(checkpoint: Checkpoint, python: Python27, beat: T) -> Generator[T, None, Path]:
-    """Find the weights, or save them in the cache; return their prefix, and yield `beat` meanwhile.
+def find_or_save(checkpoint: Checkpoint, python: Python27, beat: T) -> Generator[T, None, Path]:
+    """Find the weights, or else save them in the cache; return their prefix.
+
+    Yields `beat` while Magenta saves.
 
     Raises
     ------
     Failed
-        If Magenta cannot save them, or there is no space.
+        If Magenta cannot save the weights, or the disk is full.
     """
     named = os.environ.get(SAVED)
     for folder in (*([Path(named)] if named else []), model.cache_folder()):
@@ -65,42 +68,43 @@ def ready(checkpoint: Checkpoint, python: Python27, beat: T) -> Generator[T, Non
             return folder / name(checkpoint) / PUBLISHED_NAME
     if not python.quiet:
         size = amount(sum(array.nbytes for array in checkpoint.weights.values()))
-        say(
-            f"magenta: saving the weights in its own format, once: {size} in {model.cache_folder()}"
-        )
+        say(f"magenta: converting the weights once to its format: {size} in {model.cache_folder()}")
     return (yield from save(checkpoint, python, model.cache_folder(), beat))
 
 
 def save(
     checkpoint: Checkpoint, python: Python27, folder: Path, beat: T
 ) -> Generator[T, None, Path]:
-    """Save the weights in `folder`, whole or not at all; return their prefix."""
+    """Save the weights in `folder` atomically; return their prefix.
+
+    Yields `beat` while Magenta saves.
+    """
     require_published_sizes(checkpoint)
     final = folder / name(checkpoint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{final.name}-") as aside:
-            weights, whole = Path(aside) / "weights.safetensors", Path(aside) / "whole"
-            whole.mkdir()
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{final.name}-") as temporary:
+            weights, saved = Path(temporary) / "weights.safetensors", Path(temporary) / "saved"
+            saved.mkdir()
             model.save(checkpoint.weights, weights, checkpoint.source)
-            words = [SCRIPTS / "save_checkpoint.py", weights.name, f"whole/{PUBLISHED_NAME}"]
-            with closing(python.run(words, Path(aside))) as lines:
+            command = [SCRIPTS / "save_checkpoint.py", weights.name, f"saved/{PUBLISHED_NAME}"]
+            with closing(python.run(command, Path(temporary))) as lines:
                 for _ in lines:
                     yield beat
-            for file in (*whole.iterdir(), whole):
+            for file in (*saved.iterdir(), saved):
                 sync(file)
-            _put(whole, final)
+            _publish(saved, final)
     except OSError as error:
         raise explained(error, final) from error
     return final / PUBLISHED_NAME
 
 
-def _put(whole: Path, final: Path) -> None:
-    """Give a folder its final name; if another process was first, its folder is as good."""
+def _publish(saved: Path, final: Path) -> None:
+    """Rename a folder to its final name, unless another process created an equal one first."""
     try:
-        whole.rename(final)
+        saved.rename(final)
         sync(final.parent)
     except OSError:
         if not final.is_dir():
             raise
-        shutil.rmtree(whole)
+        shutil.rmtree(saved)

@@ -1,6 +1,6 @@
-"""A Python 2.7 that has the patched Magenta: found, looked at, run, and what it says if it fails.
+"""Find, check and run a Python 2.7 with the patched Magenta, and explain its failures.
 
-Knows nothing of notes, clips or weights.
+Independent of notes, clips and weights.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nsynth_super import child, machine
-from nsynth_super.machine import Gpu
-from nsynth_super.problems import BadInput, Failed, Problem
-from nsynth_super.progress import say
+from nsynth_super.base import allocation
+from nsynth_super.base.allocation import Gpu
+from nsynth_super.base.errors import BadInput, Failed, Problem
+from nsynth_super.base.text import say
+from nsynth_super.runtime import subprocesses
+from nsynth_super.wavenet.magenta_format import PYTHON27
 
-NAMED = "NSYNTH_MAGENTA"
-"""Names the Python 2.7 where no option does."""
-
-SCRIPTS = Path(__file__).with_name("py27")
+SCRIPTS = Path(__file__).with_name("python27_scripts")
 PATCHES = [f"{number:04d}" for number in range(1, 8)]
-"""Those of patches/ that leave a mark in Magenta's files, and that the engine relies on."""
+"""The required patches of patches/; each marks the files that it changes."""
 
 TOO_NEW = (8, 0)
-"""The first compute capability that CUDA 10.0 cannot make code for: Ampere's."""
+"""The first compute capability that CUDA 10.0 does not support (Ampere)."""
 
-_TAIL = 200  # lines kept to say what went wrong; TensorFlow tells where each operation was made
-_SHOWN = 20  # of them, with -v
+_TAIL = 200  # last lines of output to search for the error; TensorFlow's tracebacks are long
+_SHOWN = 20  # last lines of output to print with -v
 _GET_ONE = (
-    f"name it with --magenta or ${NAMED}: the container image has one, tests/oracle/setup makes one"
+    f"set --magenta or ${PYTHON27}: the container image includes one, tests/oracle/setup "
+    "installs one"
 )
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt))(?:: (.*))?")
 _MEMORY = re.compile(r"ResourceExhausted|MemoryError|bad_alloc")
@@ -46,20 +46,20 @@ _CHATTER = re.compile(r"(INFO|WARNING):|[IW]\d{4} |\s")
 
 @dataclass(frozen=True)
 class Python27:
-    """A Python 2.7 that has the patched Magenta, and how it is to be run.
+    """A Python 2.7 with the patched Magenta, and the settings to run it with.
 
     Attributes
     ----------
     path : Path
-        The program.
+        The interpreter.
     magenta, tensorflow : str
-        Their versions.
+        Versions.
     gpu : Gpu or None
-        What it computes on; None is the CPU.
+        The GPU to compute on, or None for the CPU.
     threads : int
-        Of the CPU.
+        CPU threads.
     quiet, verbose : bool
-        Say nothing but what went wrong; show the last lines that a program said before it failed.
+        Print only errors; print the last lines of output after a failure.
     """
 
     path: Path
@@ -79,65 +79,67 @@ class Python27:
         quiet: bool = False,
         verbose: bool = False,
     ) -> Python27:
-        """Look at the Python 2.7 at `path`, or at $NSYNTH_MAGENTA's.
+        """Check the Python 2.7 at `path`, by default the one in $NSYNTH_MAGENTA.
 
         Raises
         ------
         BadInput
-            If there is none, it has no Magenta or an unpatched one, or cannot drive the GPU that
-            is here.
+            If there is none, it lacks Magenta or its patches, or it does not support this
+            machine's GPU.
         """
-        gpus = [] if device == "cpu" else machine.gpus()
-        _refuse_new(gpus)
+        gpus = [] if device == "cpu" else allocation.gpus()
+        _require_supported(gpus)
         if path is None:
-            if not os.environ.get(NAMED):
-                raise BadInput(Problem("magenta", "no Python 2.7 with Magenta is named", _GET_ONE))
-            path = Path(os.environ[NAMED])
+            if not os.environ.get(PYTHON27):
+                raise BadInput(Problem("magenta", "no Python 2.7 with Magenta is set", _GET_ONE))
+            path = Path(os.environ[PYTHON27])
         program = shutil.which(path.expanduser())
         if program is None:
-            raise BadInput(Problem(str(path), "there is no such program", _GET_ONE))
-        here = _looked_at(program)
+            raise BadInput(Problem(str(path), "is not an executable program", _GET_ONE))
+        probed = _probe(program)
         gpu = gpus[0] if gpus else None
-        if gpu is not None and here["missing"]:
-            gpu = _without_cuda(gpu, here["missing"])
+        if gpu is not None and probed["missing"]:
+            gpu = _fall_back_to_cpu(gpu, probed["missing"])
         return cls(
-            Path(program).absolute(),  # not resolved: a virtual environment's is a link
-            here["magenta"],
-            here["tensorflow"],
+            Path(program).absolute(),  # not resolved, because a virtual environment's is a symlink
+            probed["magenta"],
+            probed["tensorflow"],
             gpu,
-            threads or machine.processors(),
+            threads or allocation.processors(),
             quiet,
             verbose,
         )
 
-    def run(self, words: Sequence[object], folder: Path) -> Generator[str, None, None]:
-        """Run it with `words` in `folder`; yield what it says, line by line.
+    def run(self, arguments: Sequence[object], folder: Path) -> Generator[str, None, None]:
+        """Run Python in `folder`; yield its output line by line.
 
-        An empty line comes when it says nothing for a while. When the generator is closed, the
-        program is ended.
+        Yields empty lines as a heartbeat while there is no output. Closing the generator ends the
+        process.
 
         Parameters
         ----------
-        words : sequence
-            Of its command line: a script, or `-m` and a module, and their arguments.
+        arguments : sequence
+            A script, or `-m` and a module, and their arguments.
         folder : Path
-            Where it runs.
+            Working directory.
 
         Raises
         ------
         Failed
-            If it fails, or is killed: with the line that says why.
+            If the process fails or is killed; the message includes the error from its output.
         """
-        # Variables and packages of the user's are for another Python.
-        command = [self.path, "-B", "-E", "-s", "-u", *words]
+        # -E and -s: the user's environment variables and packages are meant for another Python.
+        command = [self.path, "-B", "-E", "-s", "-u", *arguments]
         tail: deque[str] = deque(maxlen=_TAIL)
-        lines = child.run([str(word) for word in command], folder, self._environment())
+        lines = subprocesses.stream_lines(
+            [str(argument) for argument in command], folder, self._environment()
+        )
         with closing(lines):
-            code = yield from _noting(lines, tail)
+            code = yield from _keep_tail(lines, tail)
         if code in (-signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT):
-            # A scheduler signals every process of a job: we may be asked to stop as well, and
-            # whoever reads has a moment to hear of it.
-            time.sleep(child.HEARTBEAT)
+            # A scheduler signals all processes of a job. Give this one time to notice its own
+            # signal, so that the caller stops instead of reporting a failure.
+            time.sleep(subprocesses.HEARTBEAT)
             yield ""
         if code:
             raise self._failure(code, tail)
@@ -146,7 +148,7 @@ class Python27:
         threads = str(self.threads)
         return {
             **os.environ,
-            # Warnings are a line for each operation that is not for the GPU: thousands.
+            # TensorFlow warns about every operation without a GPU kernel: thousands of lines.
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": threads,
@@ -158,19 +160,19 @@ class Python27:
         if self.verbose:
             for line in list(tail)[-_SHOWN:]:
                 say(f"  | {line}")
-        said = last_words(tail)
-        why = f": {said}" if said else ""
+        error = error_line(tail)
+        why = f": {error}" if error else ""
         how = f"failed with exit code {code}"
         if code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        fix = "run it again" + ("" if self.verbose else ", with -v to see more")
-        if code == -signal.SIGKILL or _MEMORY.search(said):
-            fix = "more memory is needed, of this machine's or the GPU's; then run it again"
+        fix = "run it again" + ("" if self.verbose else ", with -v for details")
+        if code == -signal.SIGKILL or _MEMORY.search(error):
+            fix = "free or request more memory (of this machine or the GPU), and run it again"
         return Failed(f"Magenta {how}{why} -> {fix}")
 
 
-def _noting(lines: Generator[str, None, int], tail: deque[str]) -> Generator[str, None, int]:
-    """Pass lines on, and keep the last ones that say something."""
+def _keep_tail(lines: Generator[str, None, int], tail: deque[str]) -> Generator[str, None, int]:
+    """Yield all lines, and keep the last ones that are not empty."""
     while True:
         try:
             line = next(lines)
@@ -181,64 +183,65 @@ def _noting(lines: Generator[str, None, int], tail: deque[str]) -> Generator[str
         yield line
 
 
-def last_words(lines: Sequence[str]) -> str:
-    """Return the line that says what went wrong: a traceback's message, or else the last one."""
+def error_line(lines: Sequence[str]) -> str:
+    """Return the line that explains a failure: the message of a traceback, or the last line."""
     for number in reversed(range(len(lines))):
         if match := _ERROR.fullmatch(lines[number]):
-            name, said = match[1], (match[2] or "").strip()
-            if said.endswith("found.") and number + 1 < len(lines):  # "2 root error(s) found."
-                said = lines[number + 1].strip()
-            return f"{name}: {said}" if said else name
+            name, message = match[1], (match[2] or "").strip()
+            if message.endswith("found.") and number + 1 < len(lines):  # "2 root error(s) found."
+                message = lines[number + 1].strip()
+            return f"{name}: {message}" if message else name
     return next((line for line in reversed(lines) if line and not _CHATTER.match(line)), "")
 
 
-def _refuse_new(gpus: Iterable[Gpu]) -> None:
+def _require_supported(gpus: Iterable[Gpu]) -> None:
     for gpu in gpus:
         if gpu.capability is not None and gpu.capability >= TOO_NEW:
             major, minor = gpu.capability
             raise BadInput(
                 Problem(
                     f"GPU {gpu.name} ({gpu.model}, compute capability {major}.{minor})",
-                    "is newer than what Magenta's TensorFlow 1.15 can drive: its CUDA 10.0 knows "
-                    "nothing newer than Turing (7.5)",
-                    "`--engine torch` drives it; `--device cpu` leaves it unused, and is slow",
+                    "is too new for Magenta's TensorFlow 1.15: CUDA 10.0 supports GPUs up to "
+                    "Turing (7.5)",
+                    "use `--engine torch`, or `--device cpu` (slow)",
                 )
             )
 
 
-def _looked_at(program: str) -> dict[str, Any]:
-    """Ask a Python what it is and has; refuse it unless it has all that is needed."""
-    question = [program, "-B", "-E", "-s", str(SCRIPTS / "look.py")]
+def _probe(program: str) -> dict[str, Any]:
+    """Return the versions, patches and missing libraries of a Python; reject an unsuitable one."""
+    command = [program, "-B", "-E", "-s", str(SCRIPTS / "probe.py")]
     try:
-        answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=True)
-        here = json.loads(answer.stdout)
-        version = ".".join(map(str, here["python"]))
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        probed = json.loads(result.stdout)
+        version = ".".join(map(str, probed["python"]))
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
-        raise BadInput(Problem(program, "cannot be run as a Python", _GET_ONE)) from None
+        raise BadInput(Problem(program, "is not a working Python", _GET_ONE)) from None
     if version != "2.7":
         raise BadInput(Problem(program, f"is Python {version}, expected 2.7", _GET_ONE))
-    if here["magenta"] is None or here["tensorflow"] is None:
-        raise BadInput(Problem(program, "has no Magenta, or no TensorFlow", _GET_ONE))
-    if absent := [patch for patch in PATCHES if patch not in here["patches"]]:
+    if probed["magenta"] is None or probed["tensorflow"] is None:
+        raise BadInput(Problem(program, "lacks Magenta or TensorFlow", _GET_ONE))
+    if absent := [patch for patch in PATCHES if patch not in probed["patches"]]:
         raise BadInput(
-            Problem(program, f"has a Magenta without the patches {', '.join(absent)}", _GET_ONE)
+            Problem(program, f"its Magenta lacks the patches {', '.join(absent)}", _GET_ONE)
         )
-    return dict(here)
+    return dict(probed)
 
 
-def _without_cuda(gpu: Gpu, missing: Sequence[str]) -> Gpu | None:
-    """Refuse to leave a GPU that is there unused; one that is only named may be nothing but that.
+def _fall_back_to_cpu(gpu: Gpu, missing: Sequence[str]) -> Gpu | None:
+    """Return None for a GPU that may not exist; raise `BadInput` for one that does.
 
-    TensorFlow computes on the CPU if one library is missing, and does not stop for it.
+    A GPU named only in CUDA_VISIBLE_DEVICES may not exist. TensorFlow silently computes on the CPU
+    if a library is missing.
     """
     if gpu.model:
         raise BadInput(
             Problem(
                 f"GPU {gpu.name} ({gpu.model})",
-                f"cannot be used by TensorFlow 1.15: {', '.join(missing)} cannot be loaded",
-                "CUDA 10.0 and cuDNN 7 are in the container image (`--nv` adds the driver); "
-                "`--device cpu` leaves it unused, and is slow",
+                f"TensorFlow 1.15 cannot use it: {', '.join(missing)} cannot be loaded",
+                "the container image includes CUDA 10.0 and cuDNN 7 (`--nv` adds the driver); "
+                "or use `--device cpu` (slow)",
             )
         )
-    say(f"magenta: no CUDA here for GPU {gpu.name}: it computes on the CPU")
+    say(f"magenta: CUDA is not available for GPU {gpu.name}; using the CPU")
     return None

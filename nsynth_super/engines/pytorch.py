@@ -1,4 +1,4 @@
-"""Our own engine, on PyTorch: the path for this machine, and the clips' way through it."""
+"""The PyTorch engine: chooses the fastest correct decoder path and runs batches on it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nsynth_super import hardware, machine
-from nsynth_super.engines import OutOfMemoryError, Piece, Work
-from nsynth_super.problems import Failed
-from nsynth_super.progress import say
+from nsynth_super.base import allocation
+from nsynth_super.base.errors import Failed
+from nsynth_super.base.text import say
+from nsynth_super.engines import pytorch_device
+from nsynth_super.engines.base import Batch, OutOfMemoryError, Piece
 from nsynth_super.settings import NOTE_SAMPLES
 from nsynth_super.wavenet import mulaw
 from nsynth_super.wavenet.checkpoint import Checkpoint
@@ -28,36 +29,36 @@ from nsynth_super.wavenet.linear import Linear
 from nsynth_super.wavenet.rewrites import Rewritten
 from nsynth_super.wavenet.sampling import uniforms
 from nsynth_super.wavenet.stepping import DRAWN, Stepper
-from nsynth_super.wavenet.triton_kernels import TritonDecoder, missing
+from nsynth_super.wavenet.triton_kernels import TritonDecoder, unavailable_reason
 
 CHUNK_SECONDS = 0.25
-"""An engine yields about this often, so that whoever asks it to stop need not wait."""
+"""Interval at which an engine yields, so that it reacts quickly to a request to stop."""
 
-_AT_ONCE = 1024  # times whose uniforms are made together; costs little memory, saves many calls
-_CPU_CLIPS = 256  # at once: more are no faster, and their state no longer fits a cache
-_GPU_CLIPS = 8192  # at once: more are hardly faster, and a stop costs more
-_SHARE_OF_CPU, _SHARE_OF_GPU = 0.5, 0.9  # of the memory that may be used, or is free
-_PROOF_CLIPS, _PROOF_STEPS = 8, 64
-_RACE_CLIPS = 512  # at which two paths are compared
+_UNIFORM_TIMES = 1024  # times per call of `uniforms`: little memory, few calls
+_CPU_CLIPS = 256  # largest batch: more clips are no faster, and their state exceeds the cache
+_GPU_CLIPS = 8192  # largest batch: more clips are hardly faster, and a stop costs more
+_SHARE_OF_CPU, _SHARE_OF_GPU = 0.5, 0.9  # of the usable host memory, of the free GPU memory
+_VERIFY_CLIPS, _VERIFY_STEPS = 8, 64  # to verify a path with
+_COMPARE_CLIPS = 512  # largest batch to compare the speed of two paths with
 
 
 class TorchEngine:
-    """Our own engine, on PyTorch.
+    """The PyTorch engine.
 
     Parameters
     ----------
     checkpoint : Checkpoint
         The weights.
     threads : int or None
-        Of the CPU; None is one for each core that this process may use, or one for a small model.
+        CPU threads; None is one per available core, or a single one for a small model.
     device : {"auto", "cpu", "cuda", "mps"}
     precision : {"auto", "fp32", "bf16", "fp16"}
-        See `hardware.choose`.
+        See `pytorch_device.choose`.
 
     Raises
     ------
     BadInput
-        If the device is not there.
+        If the device is not available.
     """
 
     name = "torch"
@@ -72,12 +73,12 @@ class TorchEngine:
     ) -> None:
         width = checkpoint.dimensions.width
         if threads is None:
-            threads = 1 if width < hardware.WORTH_SHARING else machine.processors()
+            threads = 1 if width < pytorch_device.WORTH_SHARING else allocation.processors()
         torch.set_num_threads(threads)
-        # Sums of 16-bit products are taken in 32 bits, also where a GPU's are shared out.
+        # Accumulate 16-bit products in 32 bits, also when a GPU splits the inner dimension.
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        self.hardware = hardware.choose(device, precision, width)
+        self.hardware = pytorch_device.choose(device, precision, width)
         self._checkpoint = checkpoint
         self._weights = {name: torch.from_numpy(w) for name, w in checkpoint.weights.items()}
         self._rewritten: Rewritten | None = None
@@ -86,7 +87,7 @@ class TorchEngine:
 
     @property
     def checkpoint_sha256(self) -> str:
-        """Of the weights' names and numbers."""
+        """Digest of the weights' names and values."""
         return self._checkpoint.sha256
 
     @property
@@ -96,19 +97,19 @@ class TorchEngine:
 
     @property
     def shares_cores(self) -> bool:
-        """Whether it computes on the CPU."""
+        """Whether it benefits from several single-core processes: if it computes on the CPU."""
         return self.hardware.device.type == "cpu"
 
     def describe(self) -> str:
-        """Say on one line what computes, where and how."""
+        """Return the engine, its versions and its device on one line."""
         threads = torch.get_num_threads()
         how = f", {threads} thread{'s' * (threads > 1)}" if self.shares_cores else ""
         return f"torch {torch.__version__}, {self.hardware}{how}"
 
     def encode(self, notes: NDArray[np.float32]) -> Generator[NDArray[np.float32], None, None]:
-        """Turn notes, `[notes, samples]`, into embeddings, `[1, frames, embedding]` each.
+        """Yield the embedding of each note, `[1, frames, embedding]`, of `[notes, samples]`.
 
-        In float32 throughout: it is a small part of the work, and every clip depends on it.
+        Always in float32: encoding takes little time, and every clip depends on it.
         """
         device = self.hardware.device
         weights = {
@@ -121,159 +122,163 @@ class TorchEngine:
             yield np.asarray(embedding.cpu().numpy())
 
     def batch_clips(self) -> int:
-        """Say how many clips to decode at once, by the memory there is."""
-        on_card = self.hardware.device.type == "cuda"  # of its own memory, which nobody else wants
-        share = _SHARE_OF_GPU if on_card else _SHARE_OF_CPU
+        """Return how many clips to decode at once, given the available memory."""
+        on_gpu = self.hardware.device.type == "cuda"
+        share = _SHARE_OF_GPU if on_gpu else _SHARE_OF_CPU
         most = _CPU_CLIPS if self.shares_cores else _GPU_CLIPS
         weights = self.memory(0)
-        fits = int((self.room() * share - weights) // (self.memory(1) - weights))
+        fits = int((self.available_memory() * share - weights) // (self.memory(1) - weights))
         return max(0, min(most, fits))
 
     def memory(self, clips: int) -> int:
-        """Return the bytes that decoding `clips` clips at once takes: weights and state."""
+        """Return the memory for decoding `clips` clips at once (weights and state), in bytes."""
         sizes = self.dimensions, self.hardware.dtype
-        # Of the GPU's paths the one that takes more, whichever will be taken.
+        # On a GPU, an upper bound: the Triton path takes the most memory.
         path = CpuDecoder if self.shares_cores else TritonDecoder
         return path.weight_bytes(*sizes) + clips * path.state_bytes(*sizes)
 
-    def room(self) -> int:
-        """Return the bytes that it may take: of the GPU what is free, else of the machine.
+    def available_memory(self) -> int:
+        """Return the memory that decoding may use, in bytes: the GPU's free memory, or the host's.
 
-        On the CPU not of what is free now: a run that goes on must batch alike.
+        On the CPU this does not depend on what is free now, because a resumed run must form the
+        same batches.
         """
         if self.hardware.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.hardware.device)[0])
-        return machine.memory()
+        return allocation.memory()
 
-    def decode(self, work: Work) -> Generator[Piece, None, None]:
-        """Yield the codes of `work` in pieces of about a quarter of a second's work.
+    def decode(self, batch: Batch) -> Generator[Piece, None, None]:
+        """Yield the codes of `batch`, in pieces of about `CHUNK_SECONDS` of computing time.
 
-        The state is a function of the last `receptive_field` codes: where codes are given, that
-        many are replayed, and what follows is what an uninterrupted run would have drawn.
+        The last `receptive_field` codes determine the decoder's state. To resume, that many codes
+        are replayed; the codes that follow are those of an uninterrupted run.
 
         Raises
         ------
         OutOfMemoryError
-            If these are too many clips at once.
+            If memory does not suffice for this many clips at once.
         """
-        clips, given = work.begun.shape
+        clips, given = batch.begun.shape
         t = max(0, given - self.dimensions.receptive_field)
-        draws = _Draws(work)
-        encodings = torch.from_numpy(work.encodings)
-        under_way: deque[tuple[int, Callable[[], NDArray[np.uint8]]]] = deque()
+        inputs = _SamplingInputs(batch)
+        encodings = torch.from_numpy(batch.encodings)
+        queued: deque[tuple[int, Callable[[], NDArray[np.uint8]]]] = deque()
         done = max(t, given)
         out: list[NDArray[np.uint8]] = []
         since = time.monotonic()
-        with _room_for(clips):
+        with _allocating(clips):
             decoder = self._stepper(clips)
             decoder.reset(t)
             if t:
-                decoder.code.copy_(torch.from_numpy(work.begun[:, t - 1].astype(np.int64)))
+                decoder.code.copy_(torch.from_numpy(batch.begun[:, t - 1].astype(np.int64)))
         frame = -1
-        while t < work.samples or under_way:
-            if t < work.samples:
+        while t < batch.samples or queued:
+            if t < batch.samples:
                 if t // HOP != frame:
                     frame = t // HOP
                     with torch.inference_mode():
                         decoder.condition(encodings[:, frame])
-                steps = min(decoder.steps - t % decoder.steps, work.samples - t)
-                with _room_for(clips), torch.inference_mode():
-                    under_way.append((t, decoder.run(*draws.of(t, steps))))
+                steps = min(decoder.steps - t % decoder.steps, batch.samples - t)
+                with _allocating(clips), torch.inference_mode():
+                    queued.append((t, decoder.run(*inputs.of(t, steps))))
                 t += steps
-            if len(under_way) > decoder.ahead or t == work.samples:
-                began, codes = under_way.popleft()
-                with _room_for(clips):
-                    drawn = codes()
-                done = max(done, began + len(drawn))
-                out.append(drawn[max(0, given - began) :])
+            if len(queued) > decoder.ahead or t == batch.samples:
+                start, wait = queued.popleft()
+                with _allocating(clips):
+                    codes = wait()
+                done = max(done, start + len(codes))
+                out.append(codes[max(0, given - start) :])
                 if time.monotonic() - since > CHUNK_SECONDS:
-                    yield Piece(_stacked(out, clips), done)
+                    yield Piece(_joined(out, clips), done)
                     out = []
                     since = time.monotonic()
-        yield Piece(_stacked(out, clips), work.samples)
+        yield Piece(_joined(out, clips), batch.samples)
 
     def _stepper(self, clips: int) -> Stepper:
-        """Return the steps of so many clips; those of the last batch if it was as large."""
+        """Return a decoder for `clips` clips, reusing the previous one if its size matches."""
         if self._decoder is None or self._decoder.clips != clips:
-            self._decoder = None  # its memory is needed
-            path = self._path or self._chosen(clips)
-            self._decoder = path(self._its_weights(), clips)
+            self._decoder = None  # free its memory first
+            path = self._path or self._choose_path(clips)
+            self._decoder = path(self._rewritten_weights(), clips)
         return self._decoder
 
-    def _its_weights(self) -> Rewritten:
+    def _rewritten_weights(self) -> Rewritten:
         if self._rewritten is None:
-            made = Rewritten(self._weights, self.dimensions, self.hardware.dtype)
-            self._rewritten = made.to(self.hardware.device)
+            rewritten = Rewritten(self._weights, self.dimensions, self.hardware.dtype)
+            self._rewritten = rewritten.to(self.hardware.device)
         return self._rewritten
 
-    def _chosen(self, clips: int) -> type[CpuDecoder] | type[GpuDecoder]:
-        """Return the path to take: on a GPU the fastest that is proved there."""
+    def _choose_path(self, clips: int) -> type[CpuDecoder] | type[GpuDecoder]:
+        """Choose the decoder path: on a GPU, the fastest one that computes correctly there."""
         if self.shares_cores:
             self._path = CpuDecoder
             return CpuDecoder
-        paths = {path: self._distance(path) for path in _gpu_paths(self.hardware.device)}
-        right = [path for path, distance in paths.items() if distance <= TOLERATED]
-        for path in paths.keys() - set(right):
-            say(f"warning: {path.name} computes something else here ({paths[path]:.2g} nat)")
-        if not right:
+        paths = {path: self._divergence(path) for path in _gpu_paths(self.hardware.device)}
+        correct = [path for path, divergence in paths.items() if divergence <= TOLERATED]
+        for path in paths.keys() - set(correct):
+            say(f"warning: {path.name} computes wrong results on this GPU ({paths[path]:.2g} nats)")
+        if not correct:
             raise Failed(
-                f"{self.hardware} does not compute what the model says "
-                "-> try --precision fp32, or --device cpu"
+                f"{self.hardware} computes wrong results -> try --precision fp32, or --device cpu"
             )
-        if len(right) > 1:
-            some = min(clips, _RACE_CLIPS)
-            right.sort(key=lambda path: self._step_seconds(path(self._its_weights(), some), 0.5))
-        self._path = right[0]
-        return right[0]
+        if len(correct) > 1:
+            size = min(clips, _COMPARE_CLIPS)
+            correct.sort(
+                key=lambda path: self._step_seconds(path(self._rewritten_weights(), size), 0.5)
+            )
+        self._path = correct[0]
+        return correct[0]
 
-    def _distance(self, path: type[GpuDecoder]) -> float:
-        """Return how far a path is from the definition on this very device, in nat a sample."""
+    def _divergence(self, path: type[GpuDecoder]) -> float:
+        """Return a path's divergence from the reference on this device, in nats per sample."""
         encodings = torch.randn(
-            _PROOF_CLIPS, 1, self.dimensions.embedding, generator=torch.Generator().manual_seed(0)
+            _VERIFY_CLIPS, 1, self.dimensions.embedding, generator=torch.Generator().manual_seed(0)
         )
         try:
-            decoder = path(self._its_weights(), _PROOF_CLIPS)
-            [far] = divergences(self._weights, self.dimensions, [decoder], encodings, _PROOF_STEPS)
-            return far
+            decoder = path(self._rewritten_weights(), _VERIFY_CLIPS)
+            [divergence] = divergences(
+                self._weights, self.dimensions, [decoder], encodings, _VERIFY_STEPS
+            )
+            return divergence
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a compiler, a cache, a driver: whatever is amiss with it
-            say(f"warning: {path.name} does not run here: {str(error).splitlines()[0]}")
+        except Exception as error:  # compilers, caches and drivers raise anything
+            say(f"warning: {path.name} does not run on this GPU: {str(error).splitlines()[0]}")
             return float("inf")
 
     def measure(self, clips: int, seconds: float = 2.0) -> float:
-        """Return the seconds that one step of `clips` clips takes here: the median of some."""
-        with _room_for(clips):
+        """Return the median duration of one step of `clips` clips, in seconds."""
+        with _allocating(clips):
             return self._step_seconds(self._stepper(clips), seconds)
 
     def _step_seconds(self, decoder: Stepper, seconds: float) -> float:
         uniform = torch.full((decoder.steps, decoder.clips), 0.5)
         forced = torch.full(uniform.shape, DRAWN)
-        took: list[float] = []
+        durations: list[float] = []
         end = time.monotonic() + seconds
         with torch.inference_mode():
             decoder.reset()
             decoder.condition(torch.zeros(decoder.clips, self.dimensions.embedding))
-            while len(took) < 5 or (time.monotonic() < end and len(took) < 500):
+            while len(durations) < 5 or (time.monotonic() < end and len(durations) < 500):
                 begin = time.perf_counter()
                 decoder.run(uniform, forced)()
-                took.append((time.perf_counter() - begin) / decoder.steps)
-        return float(np.median(took[1:]))  # the first pays for memory and kernels
+                durations.append((time.perf_counter() - begin) / decoder.steps)
+        return float(np.median(durations[1:]))  # the first includes allocation and compilation
 
     def measure_encoder(self) -> float:
-        """Return the seconds that encoding one note takes here: an eighth of one, times eight."""
+        """Return the duration of encoding one note, in seconds, extrapolated from an eighth."""
         eighth = np.zeros((1, NOTE_SAMPLES // 8 // HOP * HOP), dtype=np.float32)
-        next(self.encode(eighth))  # the first pays for memory and kernels
+        next(self.encode(eighth))  # warm up: allocation and compilation
         begin = time.perf_counter()
         next(self.encode(eighth))
         return (time.perf_counter() - begin) * NOTE_SAMPLES / eighth.shape[1]
 
     def measure_products(self, clips: int, seconds: float = 2.0) -> float:
-        """Return the seconds that the matrix products of one step take here, and nothing else.
+        """Return the median duration of one step's matrix products alone, in seconds.
 
-        As the model has them: three taps, `[clips, 3 width] x [3 width, 2 width]`, and what comes
-        of them, `[clips, width] x [width, width + skip width]`, in every layer, in the precision
-        that is used. What no rewrite and no kernel can do away with: the roofline.
+        In every layer these are the dilated convolution, `[clips, 3 width] x [3 width, 2 width]`,
+        and its outputs, `[clips, width] x [width, width + skip width]`, in the engine's precision.
+        No rewrite and no kernel can avoid them, so they are a roofline for the step.
         """
         d, dtype, device = self.dimensions, self.hardware.dtype, self.hardware.device
         shapes = [(TAPS * d.width, 2 * d.width), (d.width, d.width + d.skip_width)]
@@ -282,17 +287,17 @@ class TorchEngine:
             x = torch.randn(clips, rows).to(device, dtype)
             w = torch.randn(rows, columns).to(device, dtype)
             products.append(_product(x, Linear(w, rows=clips) if self.shares_cores else w))
-        took: list[float] = []
+        durations: list[float] = []
         end = time.monotonic() + seconds
         with torch.inference_mode():
-            while len(took) < 5 or (time.monotonic() < end and len(took) < 500):
+            while len(durations) < 5 or (time.monotonic() < end and len(durations) < 500):
                 begin = time.perf_counter()
                 for product in products:
                     product()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                took.append(time.perf_counter() - begin)
-        return float(np.median(took[1:]))
+                durations.append(time.perf_counter() - begin)
+        return float(np.median(durations[1:]))
 
 
 def _product(x: Tensor, w: Linear | Tensor) -> Callable[[], Tensor]:
@@ -300,13 +305,13 @@ def _product(x: Tensor, w: Linear | Tensor) -> Callable[[], Tensor]:
 
 
 def _gpu_paths(device: torch.device) -> list[type[GpuDecoder]]:
-    """Return the paths that can be tried on a GPU."""
-    return [GpuDecoder] if missing(device) else [GpuDecoder, TritonDecoder]
+    """Return the decoder paths to try on a GPU."""
+    return [GpuDecoder] if unavailable_reason(device) else [GpuDecoder, TritonDecoder]
 
 
 @contextmanager
-def _room_for(clips: int) -> Iterator[None]:
-    """Let memory that is not there be `OutOfMemoryError`."""
+def _allocating(clips: int) -> Iterator[None]:
+    """Convert allocation failures to `OutOfMemoryError`."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -317,31 +322,31 @@ def _room_for(clips: int) -> Iterator[None]:
         raise
 
 
-class _Draws:
-    """What a work's codes are drawn with, or forced to be, made for many times together."""
+class _SamplingInputs:
+    """The random numbers and forced codes of a batch, prepared for many times at once."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._at = range(0)
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._times = range(0)
         self._uniform = self._forced = torch.empty(0)
 
     def of(self, time: int, steps: int) -> tuple[Tensor, Tensor]:
         """Return the uniforms and forced codes of some steps, `[steps, clips]` each."""
-        if time not in self._at:
-            work, begin = self._work, time // _AT_ONCE * _AT_ONCE
-            self._at = range(begin, min(begin + _AT_ONCE, work.samples))
-            drawn = uniforms(work.seed, work.keys, begin, len(self._at))
-            self._uniform = torch.from_numpy(np.ascontiguousarray(drawn.T))
-            forced = np.full(drawn.shape, DRAWN)
-            given = work.begun[:, begin : self._at.stop]
+        if time not in self._times:
+            batch, begin = self._batch, time // _UNIFORM_TIMES * _UNIFORM_TIMES
+            self._times = range(begin, min(begin + _UNIFORM_TIMES, batch.samples))
+            uniform = uniforms(batch.seed, batch.keys, begin, len(self._times))
+            self._uniform = torch.from_numpy(np.ascontiguousarray(uniform.T))
+            forced = np.full(uniform.shape, DRAWN)
+            given = batch.begun[:, begin : self._times.stop]
             forced[:, : given.shape[1]] = given
             self._forced = torch.from_numpy(np.ascontiguousarray(forced.T))
-        rows = slice(time - self._at.start, time - self._at.start + steps)
+        rows = slice(time - self._times.start, time - self._times.start + steps)
         return self._uniform[rows], self._forced[rows]
 
 
-def _stacked(codes: Sequence[NDArray[np.uint8]], clips: int) -> NDArray[np.uint8]:
-    """Return the codes of all times, `[clips, times]`."""
+def _joined(codes: Sequence[NDArray[np.uint8]], clips: int) -> NDArray[np.uint8]:
+    """Return the codes of consecutive steps, `[times, clips]` each, as `[clips, times]`."""
     if not codes:
         return np.empty((clips, 0), dtype=np.uint8)
     return np.ascontiguousarray(np.concatenate(codes).T)

@@ -1,6 +1,7 @@
-"""Which device our engine computes on, in which precision, by which path.
+"""Choose the PyTorch engine's device and precision.
 
-What is asked for is done or refused; `auto` is the fastest that changes next to nothing.
+An explicit choice is honored or rejected; `auto` is the fastest option with negligible effect on
+the results.
 """
 
 from __future__ import annotations
@@ -9,29 +10,29 @@ from dataclasses import dataclass
 
 import torch
 
-from nsynth_super import machine
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.progress import say
+from nsynth_super.base import allocation
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.text import say
 from nsynth_super.wavenet.linear import prepacks
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 WORTH_SHARING = 128
-"""Width; a narrower model's products are too small for several threads, or for 16 bits."""
+"""Smallest width of a model that benefits from several threads or 16-bit products."""
 
-_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # of x86 processors: products of it, twice as fast
-_VOLTA = (7, 0)  # the first GPUs with fast products of 16 bits
+_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # x86 features that double the speed of products
+_VOLTA = (7, 0)  # the first compute capability with fast 16-bit products
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What computes.
+    """A device and a precision.
 
     Attributes
     ----------
     device : torch.device
     precision : {"fp32", "bf16", "fp16"}
-        Of the layers' products.
+        Precision of the layers' products.
     """
 
     device: torch.device
@@ -39,11 +40,11 @@ class Hardware:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the layers' products."""
+        """Type of the layers' products."""
         return PRECISIONS[self.precision]
 
     def __str__(self) -> str:
-        """Name it in a message."""
+        """Return the device and precision for messages."""
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
         return f"{self.device.type.upper()}, {self.precision}"
@@ -57,27 +58,27 @@ def choose(device: str, precision: str, width: int) -> Hardware:
     device : {"auto", "cpu", "cuda", "mps"}
     precision : {"auto", "fp32", "bf16", "fp16"}
     width : int
-        The model's.
+        The model's width.
 
     Raises
     ------
     BadInput
-        If the device that was asked for is not there.
+        If the requested device is not available.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu" and (unused := machine.gpus()):
+        if device == "cpu" and (unused := allocation.gpus()):
             say(
-                f"warning: {unused[0].model or 'a GPU'} stays unused: this PyTorch "
-                f"({torch.__version__}) cannot use it -> install one built for it"
+                f"warning: {unused[0].model or 'a GPU'} is not used: PyTorch {torch.__version__} "
+                "does not support it -> install a PyTorch built for it"
             )
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_metal()}
-    if not there[device]:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_metal()}
+    if not available[device]:
         raise BadInput(
             Problem(
                 f"--device {device}",
-                f"PyTorch {torch.__version__} finds none here",
-                "install a PyTorch built for it and its driver, or leave --device out",
+                f"PyTorch {torch.__version__} finds no such GPU",
+                "install a PyTorch built for it and its driver, or omit --device",
             )
         )
     chosen = torch.device(device)
@@ -89,12 +90,12 @@ def _has_metal() -> bool:
 
 
 def _fastest(device: torch.device, width: int) -> str:
-    """Return the fastest precision that changes next to nothing."""
+    """Return the fastest precision with negligible effect on the results."""
     if width < WORTH_SHARING:
         return "fp32"
     if device.type == "cuda":
         return "fp16" if torch.cuda.get_device_capability(device) >= _VOLTA else "fp32"
     if device.type == "mps":
         return "fp16"
-    fast = _BFLOAT16 & machine.processor_features() and prepacks(torch.bfloat16)
+    fast = _BFLOAT16 & allocation.processor_features() and prepacks(torch.bfloat16)
     return "bf16" if fast else "fp32"

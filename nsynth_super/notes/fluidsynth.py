@@ -1,4 +1,4 @@
-"""FluidSynth's library: through pyfluidsynth, and what that leaves out of it."""
+"""Access to the FluidSynth library: pyfluidsynth, and functions that it does not wrap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from functools import cache
 from typing import Any
 
-from nsynth_super.problems import Failed
+from nsynth_super.base.errors import Failed
 
 _LOG_LEVELS = 5
 _INSTALL = "`python -m pip install pyfluidsynth`"
@@ -22,15 +22,15 @@ _INSTALL_LIBRARY = (
 
 @cache
 def library() -> Any:
-    """Return pyfluidsynth, with the library that it needs.
+    """Return the pyfluidsynth module with the FluidSynth library loaded.
 
     Raises
     ------
     Failed
-        If one of them is not installed.
+        If either is not installed.
     """
     try:
-        with redirect_stdout(io.StringIO()):  # it prints where it is found, if $CI is set
+        with redirect_stdout(io.StringIO()):  # it prints the library's path if $CI is set
             return importlib.import_module("fluidsynth")
     except ModuleNotFoundError:
         raise Failed(f"SoundFonts: pyfluidsynth is not installed -> {_INSTALL}") from None
@@ -53,7 +53,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {  # result, arguments
 
 @cache
 def function(name: str) -> Callable[..., Any]:
-    """Return one of the library's functions that pyfluidsynth leaves out."""
+    """Return a library function that pyfluidsynth does not wrap."""
     result, *arguments = _PROTOTYPES[name]
     named = [(f"a{number}", kind, 1) for number, kind in enumerate(arguments)]
     found: Callable[..., Any] = library().cfunc(name, result, *named)
@@ -62,6 +62,6 @@ def function(name: str) -> Callable[..., Any]:
 
 @cache
 def hush() -> None:
-    """Tell FluidSynth to write nothing onto the terminal: what fails is said here."""
+    """Silence FluidSynth's log, since callers report failures themselves."""
     for level in range(_LOG_LEVELS):
         function("fluid_set_log_function")(level, None, None)

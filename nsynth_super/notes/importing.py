@@ -1,12 +1,12 @@
-"""New notes for a workspace: what they would replace, and what is missing once they are there.
+"""Adds notes to a workspace's `audio_input`, and advises what is still missing there.
 
-Knows `audio_input` and what the settings want there. Does not know where the notes come from.
+Independent of the source of the notes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,140 +14,138 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from nsynth_super.files import write_bytes
-from nsynth_super.notes import Name, by_name
-from nsynth_super.problems import Problem, refuse
+from nsynth_super.base.errors import Problem, refuse
+from nsynth_super.base.files import write_bytes
+from nsynth_super.base.note_name import NoteName, by_instrument
+from nsynth_super.notes.recordings import by_name
 from nsynth_super.settings import SAMPLE_RATE, Settings
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A note that shall go into `audio_input`.
+    """A note to add to `audio_input`.
 
     Attributes
     ----------
-    name : (instrument, pitch)
+    name : NoteName
     ending : str
-        Of its file, with the dot.
+        File name extension, including the dot.
     sound : Path or bytes
-        The file to copy, or what shall be in it.
+        The file to copy, or the content to write.
     """
 
-    name: Name
+    name: NoteName
     ending: str
     sound: Path | bytes
 
     @property
     def file(self) -> str:
-        """Its name in `audio_input`."""
-        return f"{self.name[0]}_{self.name[1]}{self.ending}"
+        """File name in `audio_input`."""
+        return f"{self.name}{self.ending}"
 
     def content(self) -> bytes:
-        """Return what is in its file."""
+        """Return the content of the file."""
         return self.sound if isinstance(self.sound, bytes) else self.sound.read_bytes()
 
 
 def wav(audio: NDArray[np.float32]) -> bytes:
-    """Return a note as the bytes of a 16-bit WAV."""
+    """Encode a note as a 16-bit WAV file."""
     file = io.BytesIO()
     soundfile.write(file, audio, SAMPLE_RATE, "PCM_16", format="WAV")
     return file.getvalue()
 
 
-def add(folder: Path, arrivals: list[Arrival], replace: bool, only_ask: bool = False) -> list[Path]:
-    """Write new notes into `audio_input`; those that are there already are left alone.
+def add(folder: Path, arrivals: list[Arrival], replace: bool, dry_run: bool = False) -> list[Path]:
+    """Write new notes to `audio_input`; skip those that are already present.
 
     Parameters
     ----------
     folder : Path
         `audio_input`.
     arrivals : list of Arrival
-        No two of the same name.
+        With distinct names.
     replace : bool
-        Whether other recordings of the same notes make way.
-    only_ask : bool
-        Write nothing.
+        Whether to replace other recordings of the same notes.
+    dry_run : bool
+        Whether to write nothing.
 
     Returns
     -------
     list of Path
-        What was written, or would be.
+        The files written, or with `dry_run`, those that would be.
 
     Raises
     ------
     BadInput
-        If there are other recordings of these notes, and they shall stay. Nothing is written then.
+        If other recordings of these notes exist and `replace` is false. Nothing is written.
     """
-    there = by_name(folder)[0] if folder.is_dir() else {}
+    existing = by_name(folder)[0] if folder.is_dir() else {}
     new = [
         arrival
         for arrival in arrivals
-        if not _is_there(folder / arrival.file, there.get(arrival.name), arrival)
+        if not _is_present(folder / arrival.file, existing.get(arrival.name), arrival)
     ]
     if not replace:
-        refuse(_in_the_way([arrival.name for arrival in new if arrival.name in there]))
-    if not only_ask:
+        refuse(_conflicts([arrival.name for arrival in new if arrival.name in existing]))
+    if not dry_run:
         for arrival in new:
             write_bytes(folder / arrival.file, arrival.content())
-            before = there.get(arrival.name)
+            before = existing.get(arrival.name)
             if before is not None and not before.samefile(folder / arrival.file):
                 before.unlink()
     return [folder / arrival.file for arrival in new]
 
 
-def _is_there(path: Path, there: Path | None, arrival: Arrival) -> bool:
-    return there == path and path.read_bytes() == arrival.content()
+def _is_present(path: Path, existing: Path | None, arrival: Arrival) -> bool:
+    return existing == path and path.read_bytes() == arrival.content()
 
 
-def _in_the_way(names: list[Name]) -> Iterator[Problem]:
-    for instrument, pitches in _by_instrument(names).items():
+def _conflicts(names: list[NoteName]) -> Iterator[Problem]:
+    for instrument, pitches in by_instrument(names).items():
         yield Problem(
             _files(instrument, pitches),
-            "there is another recording already",
-            "--replace puts the new one in its place; or choose another name for the instrument",
+            "another recording exists",
+            "replace it with --replace, or choose another name for the instrument",
         )
 
 
-def advice(settings: Settings, folder: Path, names: list[Name]) -> list[Problem]:
-    """Say what the workspace lacks once notes called `names` are in it."""
-    new = _by_instrument(names)
-    there = by_name(folder)[0] if folder.is_dir() else {}
-    all_of = _by_instrument({*there, *names})
-    said = [
+def advice(settings: Settings, folder: Path, names: list[NoteName]) -> list[Problem]:
+    """Return notes on what the workspace lacks once the notes `names` are added."""
+    new = by_instrument(names)
+    existing = by_name(folder)[0] if folder.is_dir() else {}
+    available = by_instrument({*existing, *names})
+    notes = [
         Problem(
             "settings.json pads",
-            f"no corner names {instrument!r}",
-            f'write it where it shall sound, as in "NW": ["{instrument}"]',
+            f"no corner lists {instrument!r}",
+            f'add it to a corner, such as "NW": ["{instrument}"]',
             "note",
         )
         for instrument in new
         if instrument not in settings.instruments
     ]
-    in_use = [set(all_of[each]) for each in all_of if each in settings.instruments or each in new]
+    in_use = [
+        set(pitches)
+        for each, pitches in available.items()
+        if each in settings.instruments or each in new
+    ]
     common = sorted(set.intersection(*in_use)) if in_use else []
     for instrument in new:
-        if missing := [pitch for pitch in settings.pitches if pitch not in all_of[instrument]]:
-            fix = "`run --fill-missing repitch` fills them in"
+        if missing := [pitch for pitch in settings.pitches if pitch not in available[instrument]]:
+            fix = "fill them in with `run --fill-missing repitch`"
             if common:
-                fix += f'; or choose "pitches" in settings.json among {_ranges(common)}'
-            said.append(Problem(_files(instrument, missing), "missing", fix, "note"))
-    if without := [name for name in settings.instruments if name not in all_of]:
-        said.append(
+                fix += f', or choose "pitches" in settings.json from {_ranges(common)}'
+            notes.append(Problem(_files(instrument, missing), "missing", fix, "note"))
+    if without := [name for name in settings.instruments if name not in available]:
+        notes.append(
             Problem(
                 "settings.json pads",
-                f"also names {', '.join(without)}, which have no notes yet",
-                "add them, or take the names out",
+                f"lists {', '.join(without)}, which have no notes yet",
+                "add their notes, or remove them",
                 "note",
             )
         )
-    return said
-
-
-def _by_instrument(names: Iterable[Name]) -> dict[str, list[int]]:
-    pitches: dict[str, list[int]] = {}
-    for instrument, pitch in sorted(names):
-        pitches.setdefault(instrument, []).append(pitch)
-    return pitches
+    return notes
 
 
 def _files(instrument: str, pitches: list[int]) -> str:
@@ -156,7 +154,7 @@ def _files(instrument: str, pitches: list[int]) -> str:
 
 
 def _ranges(pitches: list[int]) -> str:
-    """Write 48, 49, 50, 60 as 48-50, 60."""
+    """Format pitches as ranges: 48, 49, 50, 60 becomes `48-50, 60`."""
     runs: list[list[int]] = []
     for pitch in pitches:
         if runs and runs[-1][-1] == pitch - 1:

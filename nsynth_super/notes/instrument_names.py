@@ -1,4 +1,4 @@
-"""What an instrument is called in a workspace, by what a file or a preset is called."""
+"""Derives valid instrument names from the names of files and presets."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Iterable
 
 from pydantic import TypeAdapter, ValidationError
 
-from nsynth_super.problems import Problem
+from nsynth_super.base.errors import Problem
 from nsynth_super.settings import MAX_FILE_NAME, InstrumentName
 
 _NAMES: TypeAdapter[str] = TypeAdapter(InstrumentName)
-_LONGEST_REST = len("_127.aifc")  # of a note's file name, behind the instrument
+_LONGEST_REST = len("_127.aifc")  # longest ending of a note's file name after the instrument
 
 
 def instrument_name(text: str, known: Iterable[str]) -> str:
-    """Make a name for an instrument: that of `known` which is meant, or one that is safe anywhere.
+    """Return the matching name of `known`, or else a name that is safe on any file system.
 
     Parameters
     ----------
     text : str
-        As a file or a preset has it: `Tin Drum`.
+        Name of a file or preset, such as `Tin Drum`.
     known : iterable of str
-        The settings' instruments; capitals and what lies between the words may differ.
+        Instruments in the settings, matched regardless of case and punctuation.
 
     Returns
     -------
     str
-        Of a-z, 0-9, - and _; empty if `text` has none of them.
+        Consists of a-z, 0-9, - and _; empty if `text` contains none of them.
     """
     plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
     for name in known:
@@ -42,7 +42,7 @@ def _letters(text: str) -> str:
 
 
 def problem_of_name(name: str, where: str) -> Problem | None:
-    """Return what is wrong with an instrument's name, if anything is."""
+    """Return the problem with an instrument's name, or None if it is valid."""
     fix = "choose another name (letters, digits and - are always safe)"
     try:
         _NAMES.validate_python(name)

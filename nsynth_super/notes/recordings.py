@@ -1,6 +1,6 @@
-"""Source notes: found by name, read, and conformed to four seconds of mono at 16 kHz.
+"""Finds source notes by file name and conforms them to four seconds of mono at 16 kHz.
 
-Knows files and sound. Knows neither the grid nor the model.
+Independent of the grid and the model.
 """
 
 from __future__ import annotations
@@ -20,46 +20,44 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from nsynth_super.problems import Problem
+from nsynth_super.base.errors import Problem
+from nsynth_super.base.note_name import NoteName, by_instrument
 from nsynth_super.settings import NOTE_SAMPLES, SAMPLE_RATE, Settings
 
 Fill = Literal["repeat", "repitch"]
-Name = tuple[str, int]
-"""Instrument and MIDI pitch."""
-
 ENDINGS = {f".{ending.lower()}" for ending in soundfile.available_formats()} | {
     ".aif",
     ".oga",
     ".opus",
 }
-_ENDINGS_UNSAID = {".raw"}  # no header: nothing says its rate
+_HEADERLESS = {".raw"}  # its sample rate is unknown
 _NAME = re.compile(r"(?P<instrument>.+)_(?P<pitch>\d{1,3})")
 
 SILENCE = 10 ** (-60 / 20)
-"""A peak below -60 dBFS is no note."""
+"""Amplitude below which a peak counts as silence: -60 dBFS."""
 
 _FULL_SCALE = 1 - 2.0**-15
-"""The largest 16-bit amplitude; mu-law has no code for exactly +1."""
+"""Largest 16-bit amplitude; mu-law has no code for exactly +1."""
 
-_MARGIN = 0.1  # seconds read beyond the four, for the resampler's filter
+_MARGIN = 0.1  # s read beyond the four seconds, for the resampler's filter
 
 
 @dataclass(frozen=True)
 class Note:
-    """One source recording, and how it comes to be the sound of its name.
+    """A note and the recording that it is made from.
 
     Attributes
     ----------
-    name : (instrument, pitch)
+    name : NoteName
     path : Path
-        The recording; another pitch's, if this one is filled in.
+        The recording; of another pitch if this note is filled in.
     semitones : float
-        How far the recording is re-pitched.
+        Semitones by which the recording is re-pitched.
     filled_from : int or None
-        The pitch whose recording is used, if there is none of this one.
+        MIDI pitch of the recording if this note has none of its own.
     """
 
-    name: Name
+    name: NoteName
     path: Path
     semitones: float = 0.0
     filled_from: int | None = None
@@ -67,13 +65,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Conformed:
-    """A note as the encoder takes it, and what was done to it.
+    """The encoder's input for a note, and how it was made.
 
     Attributes
     ----------
     audio : ndarray of float32, `[64000]`
+        Mono, 16 kHz.
     done : list of str
-        What was done, in plain words; empty if the recording already was what it should be.
+        The conversions applied, as text for users; empty if none were needed.
     problems : list of Problem
     """
 
@@ -85,7 +84,7 @@ class Conformed:
 def find(
     folder: Path, settings: Settings, fill: Fill | None = None
 ) -> tuple[list[Note], list[Problem]]:
-    """Find the recording of every note that the settings need.
+    """Find a recording for every note that the settings require.
 
     Parameters
     ----------
@@ -93,20 +92,22 @@ def find(
         `audio_input`.
     settings : Settings
     fill : {"repeat", "repitch"}, optional
-        Fill a gap with the instrument's nearest pitch, as it is or re-pitched.
+        Fill a gap with the instrument's nearest pitch, unchanged or re-pitched.
 
     Returns
     -------
     notes : list of Note
-        Those that could be found, by instrument and pitch.
+        The notes found, sorted by instrument and pitch.
     problems : list of Problem
-        Everything missing, misnamed, doubled or unused.
+        Missing, misnamed, duplicate and unused recordings.
     """
     if not folder.is_dir():
-        return [], [Problem(str(folder), "there is no such folder", "put the notes there")]
+        return [], [Problem(str(folder), "does not exist", "create it and add the notes")]
     recordings, problems = by_name(folder)
     needed = {
-        (instrument, pitch) for instrument in settings.instruments for pitch in settings.pitches
+        NoteName(instrument, pitch)
+        for instrument in settings.instruments
+        for pitch in settings.pitches
     }
     notes = []
     for name in sorted(needed):
@@ -119,7 +120,7 @@ def find(
     problems += [
         Problem(
             f"audio_input/{instrument}_*",
-            "is in no corner of settings.json, and not used",
+            "is in no corner of settings.json; ignored",
             level="note",
         )
         for instrument in unused
@@ -127,80 +128,73 @@ def find(
     return notes, problems
 
 
-def by_name(folder: Path) -> tuple[dict[Name, Path], list[Problem]]:
-    """Return the recordings in `audio_input` by their names; name the files that have none."""
-    recordings: dict[Name, Path] = {}
+def by_name(folder: Path) -> tuple[dict[NoteName, Path], list[Problem]]:
+    """Return the recordings in `audio_input` by name, and the problems with file names."""
+    recordings: dict[NoteName, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.is_dir():
             continue
         where = f"audio_input/{path.name}"
         ending = path.suffix.lower()
-        if ending not in ENDINGS or ending in _ENDINGS_UNSAID:
-            problems.append(
-                Problem(where, "is no sound file that can be read here, and not used", level="note")
-            )
+        if ending not in ENDINGS or ending in _HEADERLESS:
+            problems.append(Problem(where, "is not a supported sound file; ignored", level="note"))
             continue
         match = _NAME.fullmatch(path.stem)
         if not match or int(match["pitch"]) > 127:
             problems.append(
                 Problem(
                     where,
-                    "does not name an instrument and a MIDI pitch",
+                    "the name has no instrument and MIDI pitch",
                     "name it like flute_60.wav",
                 )
             )
             continue
-        # A Mac writes ö as two characters; settings.json may have it as one.
-        name = (unicodedata.normalize("NFC", match["instrument"]), int(match["pitch"]))
+        # macOS stores ö as two code points; settings.json may use one.
+        name = NoteName(unicodedata.normalize("NFC", match["instrument"]), int(match["pitch"]))
         if name in recordings:
             problems.append(
                 Problem(
                     where,
-                    f"and {recordings[name].name} are recordings of the same note",
-                    "keep one",
+                    f"is the same note as {recordings[name].name}",
+                    "keep one of them",
                 )
             )
         recordings.setdefault(name, path)
     return recordings, problems
 
 
-def _filled(name: Name, recordings: dict[Name, Path], fill: Fill | None) -> Note | None:
+def _filled(name: NoteName, recordings: dict[NoteName, Path], fill: Fill | None) -> Note | None:
     instrument, pitch = name
     available = [p for i, p in recordings if i == instrument]
     if fill is None or not available:
         return None
     nearest = min(available, key=lambda p: (abs(p - pitch), p))
     semitones = float(pitch - nearest) if fill == "repitch" else 0.0
-    return Note(name, recordings[instrument, nearest], semitones, nearest)
+    return Note(name, recordings[NoteName(instrument, nearest)], semitones, nearest)
 
 
 def _missing(
-    names: set[Name], recordings: dict[Name, Path], fill: Fill | None
+    names: set[NoteName], recordings: dict[NoteName, Path], fill: Fill | None
 ) -> Iterator[Problem]:
-    by_instrument: dict[str, list[int]] = {}
-    for instrument, pitch in sorted(names):
-        by_instrument.setdefault(instrument, []).append(pitch)
     known = sorted({instrument for instrument, _ in recordings})
-    for instrument, pitches in by_instrument.items():
+    for instrument, pitches in by_instrument(names).items():
         listed = ",".join(map(str, pitches))
         where = f"audio_input/{instrument}_{listed if len(pitches) == 1 else f'{{{listed}}}'}"
         if instrument in known:
-            yield Problem(where, "missing", "record them, or --fill-missing repeat or repitch")
+            yield Problem(where, "missing", "record them, or use --fill-missing repeat or repitch")
         elif close := get_close_matches(instrument, known, n=1):
             yield Problem(
                 where, "missing", f"is it the instrument {close[0]!r}? rename one of them"
             )
         else:
-            yield Problem(
-                where, "missing: there is no note of this instrument", "add its recordings"
-            )
+            yield Problem(where, "missing: this instrument has no notes", "add its recordings")
 
 
 def read(note: Note) -> Conformed:
-    """Read a recording and conform it: mono, 16 kHz, 64,000 samples, within full scale.
+    """Read a recording and conform it to mono, 16 kHz, 64,000 samples, within full scale.
 
-    Never raises for what is wrong with the file: that is among the problems of the answer.
+    Does not raise for a damaged file; its problems are part of the result.
     """
     where = f"audio_input/{note.path.name}"
     silence = np.zeros(NOTE_SAMPLES, dtype=np.float32)
@@ -218,7 +212,7 @@ def read(note: Note) -> Conformed:
         return Conformed(silence, [], [Problem(where, "holds NaN or infinity", "export it again")])
 
     done = []
-    # Channel by channel: a mean along so short an axis takes ten times as long.
+    # Summing per channel is ten times faster than a mean along so short an axis.
     mono = reduce(np.add, sound.T) / channels if channels > 1 else sound[:, 0]
     if channels > 1:
         done.append(f"mixed down from {channels} channels")
@@ -240,26 +234,29 @@ def read(note: Note) -> Conformed:
     if over := int((np.abs(mono) > 1.0).sum()):
         done.append(f"clipped at {over:,} samples")
     audio = np.clip(mono, -1.0, _FULL_SCALE).astype(np.float32)
-    return Conformed(audio, done, list(_of_the_sound(where, audio, over)))
+    return Conformed(audio, done, list(_level_problems(where, audio, over)))
 
 
-def _of_the_sound(where: str, audio: NDArray[np.float32], over: int) -> Iterator[Problem]:
+def _level_problems(where: str, audio: NDArray[np.float32], over: int) -> Iterator[Problem]:
     peak = float(np.abs(audio).max())
     if peak < SILENCE:
         yield Problem(
-            where, "is silent in its first four seconds", "record it again, or cut the lead-in"
+            where, "the first four seconds are silent", "record it again, or trim the start"
         )
     if over > NOTE_SAMPLES // 1000:
         yield Problem(
-            where, f"goes beyond full scale at {over:,} samples", "export it quieter", "warning"
+            where,
+            f"exceeds full scale at {over:,} samples",
+            "export it at a lower level",
+            "warning",
         )
 
 
 def identity(note: Note) -> str:
-    """Return a hash of what the note's sound is made from: the recording, and the filling."""
+    """Return a hash of a note's recording and its re-pitching."""
     try:
         digest = hashlib.sha256(note.path.read_bytes())
     except OSError:
-        return "unreadable"  # `read` says why
+        return "unreadable"  # `read` reports the reason
     digest.update(f"{note.semitones}".encode())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Notes from a SoundFont: its presets, and each of them struck, held and released.
+"""Renders notes of SoundFont presets with FluidSynth.
 
-FluidSynth plays them, through pyfluidsynth; no audio device is opened. Knows no workspace.
+Opens no audio device. Independent of workspaces.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from nsynth_super.fluidsynth import function, hush, library
-from nsynth_super.naming import instrument_name, problem_of_name
-from nsynth_super.notes import Name
-from nsynth_super.problems import BadInput, Problem, refuse
+from nsynth_super.base.errors import BadInput, Problem, refuse
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.notes.fluidsynth import function, hush, library
+from nsynth_super.notes.instrument_names import instrument_name, problem_of_name
 from nsynth_super.settings import NOTE_SAMPLES, SAMPLE_RATE
 
-VELOCITY = 100  # MIDI's, 1 to 127
-HELD, RINGING = 3, 2  # s: NSynth's notes were held so long; the second more is for late onsets
+VELOCITY = 100  # MIDI, 1 to 127
+HELD, RINGING = 3, 2  # s: as NSynth's notes, and 1 s more of release for late onsets
 RENDER_RATE = 48_000  # Hz
 PEAK = 10 ** (-3 / 20)  # -3 dBFS
-_ONSET = 10 ** (-50 / 20)  # of the peak: the note begins where it first exceeds this
+_ONSET = 10 ** (-50 / 20)  # fraction of the peak at which the note begins
 _LATEST_ONSET = (HELD + RINGING) * SAMPLE_RATE - NOTE_SAMPLES  # samples
-_SILENT = 10 ** (-100 / 20)  # a preset without a sample for a key gives none at all
-_GAIN = 0.5  # of FluidSynth, in float: nothing clips
+_SILENT = 10 ** (-100 / 20)  # a preset without a sample for a key renders exact silence
+_GAIN = 0.5  # FluidSynth renders float, so nothing clips
 _DRY = {"synth.reverb.active": 0, "synth.chorus.active": 0}
-_LEAN = {"synth.dynamic-sample-loading": 1, "synth.lock-memory": 0}  # only what is played
-_LISTED = 8  # presets in one line
+_LEAN = {"synth.dynamic-sample-loading": 1, "synth.lock-memory": 0}  # load only the samples played
+_LISTED = 8  # presets listed in a message
 
 
 @dataclass(frozen=True, order=True)
@@ -43,7 +43,7 @@ class Preset:
     Attributes
     ----------
     bank, program : int
-        MIDI's numbers, from 0; General MIDI is bank 0, its drums bank 128.
+        MIDI numbers from 0; General MIDI is bank 0, its drums bank 128.
     name : str
     """
 
@@ -61,30 +61,30 @@ class SoundFont:
     Parameters
     ----------
     path : Path
-        .sf2, or .sf3 where FluidSynth was built to read it.
+        .sf2, or .sf3 if FluidSynth was built with support for it.
 
     Attributes
     ----------
     presets : list of Preset
-        By bank and program.
+        Sorted by bank and program.
 
     Raises
     ------
     BadInput
-        If it is no SoundFont.
+        If the file is not a SoundFont.
     Failed
         If FluidSynth is not installed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _refuse_what_is_none(path)
+        _validate(path)
         with self._opened() as (synth, font):
             self.presets = _presets(synth, font)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, int]]:
-        """Give a synthesizer and its number of the font; the samples are read when they sound."""
+        """Open a synthesizer and yield it with its number of the font; samples load when played."""
         hush()
         synth = library().Synth(_GAIN, RENDER_RATE, 16, **_DRY, **_LEAN)
         try:
@@ -96,39 +96,41 @@ class SoundFont:
             synth.delete()
 
     def _unreadable(self, where: str) -> BadInput:
-        return BadInput(Problem(where, "FluidSynth cannot read it", "get the SoundFont again"))
+        return BadInput(Problem(where, "FluidSynth cannot read it", "download the SoundFont again"))
 
     def find(self, text: str) -> Preset:
-        """Return the preset that `text` means: `BANK:PROGRAM`, its name, or enough of it.
+        """Return the preset with this `BANK:PROGRAM`, name or part of a name.
 
         Raises
         ------
         BadInput
-            If there is none, or more than one.
+            If no preset matches, or several do.
         """
         folded = text.strip().casefold()
-        for means in (
+        for matches in (
             lambda preset: f"{preset.bank}:{preset.program}" == folded,
             lambda preset: preset.name.casefold() == folded,
             lambda preset: folded in preset.name.casefold() and folded,
         ):
-            found = [preset for preset in self.presets if means(preset)]
+            found = [preset for preset in self.presets if matches(preset)]
             if len(found) == 1:
                 return found[0]
             if found:
                 listed = ", ".join(map(str, found[:_LISTED])) + ", …" * (len(found) > _LISTED)
                 raise BadInput(
-                    Problem(f"--preset {text!r}", f"may be {listed}", "say which, as BANK:PROGRAM")
+                    Problem(
+                        f"--preset {text!r}", f"matches {listed}", "choose one with BANK:PROGRAM"
+                    )
                 )
         names = {preset.name.casefold(): preset.name for preset in self.presets}
         close = get_close_matches(folded, names, n=1)
-        fix = f"did you mean {names[close[0]]!r}?" if close else "--list shows the presets"
-        raise BadInput(Problem(f"--preset {text!r}", f"{self.path.name} has none", fix))
+        fix = f"did you mean {names[close[0]]!r}?" if close else "list the presets with --list"
+        raise BadInput(Problem(f"--preset {text!r}", f"{self.path.name} has no such preset", fix))
 
     def note(
         self, preset: Preset, pitch: int, velocity: int = VELOCITY
     ) -> NDArray[np.float32] | None:
-        """Render one note: struck, held for three seconds, released.
+        """Render one note, held for three seconds and released.
 
         Parameters
         ----------
@@ -142,8 +144,8 @@ class SoundFont:
         Returns
         -------
         ndarray of float32, `[64000]`, or None
-            At 16 kHz, mono, from where it rises out of silence, its peak at -3 dBFS; None if the
-            preset has no sound at this pitch.
+            Mono, 16 kHz, from the onset, with a peak of -3 dBFS; None if the preset is silent at
+            this pitch.
         """
         played = self._play(preset, pitch, velocity)
         mono: NDArray[np.float64] = soxr.resample(played, RENDER_RATE, SAMPLE_RATE, quality="VHQ")
@@ -155,7 +157,7 @@ class SoundFont:
         return np.asarray(note * (PEAK / np.abs(note).max()), np.float32)
 
     def _play(self, preset: Preset, pitch: int, velocity: int) -> NDArray[np.float64]:
-        # A synthesizer of its own: one that played before begins a note otherwise.
+        # A new synthesizer for each note: earlier notes would change how it begins.
         with self._opened() as (synth, font):
             if synth.program_select(0, font, preset.bank, preset.program) < 0:
                 raise self._unreadable(f"{self.path.name} {preset}")
@@ -204,62 +206,64 @@ def render(
     Raises
     ------
     BadInput
-        If there is no such preset, or it is silent at one of the pitches.
+        If the preset does not exist or is silent at one of the pitches.
     """
     font = SoundFont(path)
     preset = next((p for p in font.presets if (p.bank, p.program) == (bank, program)), None)
     if preset is None:
         raise BadInput(
-            Problem(path.name, f"holds no preset {bank}:{program}", "choose one it lists")
+            Problem(path.name, f"has no preset {bank}:{program}", "choose one of its presets")
         )
     pitches = list(pitches)
     notes = play(font, {"": preset}, pitches, velocity)
-    return np.array([notes["", pitch] for pitch in pitches], np.float32).reshape(-1, NOTE_SAMPLES)
+    return np.array([notes[NoteName("", pitch)] for pitch in pitches], np.float32).reshape(
+        -1, NOTE_SAMPLES
+    )
 
 
 def assigned(
-    font: SoundFont, wishes: Iterable[str], known: Iterable[str] = ()
+    font: SoundFont, requests: Iterable[str], known: Iterable[str] = ()
 ) -> dict[str, Preset]:
-    """Find the presets that somebody wishes, and what they are called in the workspace.
+    """Resolve `--preset` options to presets by instrument name.
 
     Parameters
     ----------
     font : SoundFont
-    wishes : iterable of str
-        Each what `SoundFont.find` takes, or that and `=` and an instrument's name.
+    requests : iterable of str
+        Each `PRESET` or `PRESET=INSTRUMENT`, with a preset as in `SoundFont.find`.
     known : iterable of str
-        Instruments whose names are to be used where they are the preset's own.
+        Known instruments, matched with preset names regardless of case and punctuation.
 
     Returns
     -------
     dict of str to Preset
-        By instrument.
+        Presets by instrument.
 
     Raises
     ------
     BadInput
-        With everything that is wrong with any of the wishes.
+        With the problems of all `requests`.
     """
     chosen: dict[str, Preset] = {}
     problems: list[Problem] = []
-    whole = {preset.name.casefold() for preset in font.presets}
-    for wish in wishes:
-        text, equals, instrument = wish.rpartition("=")
-        if not equals or wish.strip().casefold() in whole:
-            text, instrument = wish, ""
+    names = {preset.name.casefold() for preset in font.presets}
+    for request in requests:
+        text, equals, instrument = request.rpartition("=")
+        if not equals or request.strip().casefold() in names:
+            text, instrument = request, ""
         try:
             preset = font.find(text)
         except BadInput as bad:
             problems += bad.problems
             continue
         instrument = instrument or instrument_name(preset.name.replace("_", " "), known)
-        where = f"--preset {wish!r}"
+        where = f"--preset {request!r}"
         if not instrument:
-            problems.append(Problem(where, "has no name to use", f"write {text}=some-name"))
+            problems.append(Problem(where, "no usable instrument name", f"write {text}=some-name"))
         elif (problem := problem_of_name(instrument, where)) is not None:
             problems.append(problem)
         elif chosen.setdefault(instrument, preset) != preset:
-            what = f"{chosen[instrument]} is to be {instrument!r} already"
+            what = f"{instrument!r} is already {chosen[instrument]}"
             problems.append(Problem(where, what, f"write {text}=another-name"))
     refuse(problems)
     return chosen
@@ -271,30 +275,30 @@ def play(
     pitches: Iterable[int],
     velocity: int = VELOCITY,
     skip_silent: bool = False,
-) -> dict[Name, NDArray[np.float32]]:
+) -> dict[NoteName, NDArray[np.float32]]:
     """Render notes of several presets.
 
     Parameters
     ----------
     font : SoundFont
     chosen : mapping of str to Preset
-        By instrument.
+        Presets by instrument.
     pitches : iterable of int
     velocity : int
     skip_silent : bool
-        Leave out the pitches at which a preset has no sound.
+        Omit pitches at which a preset is silent.
 
     Returns
     -------
-    dict of (instrument, pitch) to ndarray of float32, `[64000]`
+    dict of NoteName to ndarray of float32, `[64000]`
 
     Raises
     ------
     BadInput
-        With every preset that is silent somewhere; with `skip_silent`, everywhere.
+        With every preset that is silent at a pitch; with `skip_silent`, at all pitches.
     """
     pitches = list(pitches)
-    notes: dict[Name, NDArray[np.float32]] = {}
+    notes: dict[NoteName, NDArray[np.float32]] = {}
     problems = []
     for instrument, preset in chosen.items():
         silent = []
@@ -303,26 +307,26 @@ def play(
             if note is None:
                 silent.append(pitch)
             else:
-                notes[instrument, pitch] = note
+                notes[NoteName(instrument, pitch)] = note
         if silent and (not skip_silent or silent == pitches):
             problems.append(
                 Problem(
                     f"{font.path.name} {preset}",
                     f"is silent at MIDI {', '.join(map(str, silent))}",
-                    "--skip-silent leaves them out; or choose other pitches, or another preset",
+                    "omit them with --skip-silent, or choose other pitches or another preset",
                 )
             )
     refuse(problems)
     return notes
 
 
-def _refuse_what_is_none(path: Path) -> None:
+def _validate(path: Path) -> None:
     if path.suffix.lower() == ".sfz":
         raise BadInput(
             Problem(
                 str(path),
                 "is an SFZ, not a SoundFont 2",
-                "give the folder of its samples with --guess, or convert it to .sf2",
+                "import the folder of its samples with --guess, or convert it to .sf2",
             )
         )
     try:
@@ -330,14 +334,12 @@ def _refuse_what_is_none(path: Path) -> None:
             head, size = file.read(12), file.seek(0, os.SEEK_END)
     except OSError as error:
         raise BadInput(
-            Problem(str(path), f"cannot be read ({error.strerror})", "see the name")
+            Problem(str(path), f"cannot be read ({error.strerror})", "check the path")
         ) from None
     if head[:4] + head[8:] != b"RIFFsfbk":
+        raise BadInput(Problem(str(path), "is not a SoundFont 2", "give a .sf2 or .sf3 file"))
+    expected = 8 + int.from_bytes(head[4:8], "little")
+    if size < expected:
         raise BadInput(
-            Problem(str(path), "is not a SoundFont 2", "give a file that ends in .sf2 or .sf3")
-        )
-    whole = 8 + int.from_bytes(head[4:8], "little")
-    if size < whole:
-        raise BadInput(
-            Problem(str(path), f"is cut short: {size:,} of {whole:,} bytes", "get it again")
+            Problem(str(path), f"is truncated: {size:,} of {expected:,} bytes", "download it again")
         )

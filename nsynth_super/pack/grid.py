@@ -1,7 +1,7 @@
-"""Pad geometry: corners, weights, mixes, and the order in which they are made.
+"""Compute the grid of a pack: cells, corner weights and the distinct mixes, in order.
 
-Knows the instrument's pad (x to the right, y down, row by row) and which mixes a pack needs.
-Knows neither audio nor files nor the model.
+Coordinates are those of the synth's touch pad: x to the right, y down, row by row. Independent of
+audio, files and the model.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from nsynth_super.settings import Settings
 
 CORNER_XY = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-"""Where NW, NE, SW and SE lie on the pad, `[corner, xy]`."""
+"""Coordinates of NW, NE, SW and SE, `[corner, xy]`."""
 
 _RESOLVED = 1e-9
-"""Weights closer than this are one weight: what is nearer is rounding, not a different sound."""
+"""Weights closer than this are equal: the difference is rounding, not a different sound."""
 
 
 class Mix(NamedTuple):
-    """What makes a clip distinct: a pitch, and weights over instruments.
+    """A pitch and weights over instruments; each distinct mix is one clip.
 
     Attributes
     ----------
     pitch : int
-        MIDI number of the notes that are mixed.
+        MIDI number of the mixed notes.
     weights : tuple of (instrument, weight)
-        Sorted by instrument; an instrument in two corners appears once, with the sum.
+        Sorted by instrument; the weights of an instrument in two corners are added.
     """
 
     pitch: int
@@ -40,24 +40,24 @@ class Mix(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A readable name: `60_flute-0.854_marimba-0.146`."""
+        """Readable name: `60_flute-0.854_marimba-0.146`."""
         return "_".join([str(self.pitch), *(f"{i}-{w:.3f}" for i, w in self.weights)])
 
     @property
     def key(self) -> int:
-        """64 bits that say which mix this is, on every machine: the name of its random numbers."""
-        said = f"{self.pitch}/{_said(self.weights)}"
-        return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "little")
+        """64-bit hash of the mix, the same on every machine; selects its random numbers."""
+        text = f"{self.pitch}/{_format_weights(self.weights)}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 @lru_cache(maxsize=1024)
-def _said(weights: tuple[tuple[str, float], ...]) -> str:
-    """Spell out weights as keys have them; a plan's next pitch has the same ones."""
+def _format_weights(weights: tuple[tuple[str, float], ...]) -> str:
+    """Return weights as text for `Mix.key`; cached, as every pitch has the same weights."""
     return "/".join([f"{name}/{weight:.9f}" for name, weight in weights])
 
 
 def cells(resolution: int) -> NDArray[np.float64]:
-    """Return the grid's points in the device's order, `[resolution², xy]`: x fastest, y down."""
+    """Return the grid points in the synth's order, `[resolution², xy]`: x fastest, y down."""
     line = np.linspace(0.0, 1.0, resolution)
     x, y = np.meshgrid(line, line)
     return np.stack([x.ravel(), y.ravel()], axis=1)
@@ -66,8 +66,8 @@ def cells(resolution: int) -> NDArray[np.float64]:
 def corner_weights(resolution: int) -> NDArray[np.float64]:
     """Return each cell's weights over NW, NE, SW and SE, `[resolution², 4]`; rows sum to 1.
 
-    One minus the distance to the corner, nothing beyond distance 1, normalised: the upstream
-    pipeline's formula, which the factory packs were made with.
+    A weight is one minus the distance to the corner, at least 0, normalised. This is the formula of
+    the upstream pipeline and of the factory packs.
     """
     distances = np.linalg.norm(cells(resolution)[:, None, :] - CORNER_XY[None], axis=2)
     nearness = np.maximum(1.0 - distances, 0.0)
@@ -78,7 +78,7 @@ def corner_weights(resolution: int) -> NDArray[np.float64]:
 def mix_weights(
     combination: Sequence[str], weights: Sequence[float]
 ) -> tuple[tuple[str, float], ...]:
-    """Sum the corners' weights by instrument; sorted, without the zeros."""
+    """Return the sum of the corners' weights per instrument, sorted, without zeros."""
     summed: dict[str, float] = {}
     for instrument, weight in zip(combination, weights, strict=True):
         if weight > 0.0:
@@ -88,19 +88,19 @@ def mix_weights(
 
 @dataclass(frozen=True)
 class Grid:
-    """All pads of a pack, and every distinct mix once.
+    """All cells of all pads of a pack, mapped to distinct mixes.
 
     Attributes
     ----------
     combinations : list of tuple of str
         One instrument for each of NW, NE, SW, SE.
     resolution : int
-        Cells along a side.
+        Cells along one side.
     mixes : list of Mix
-        Every distinct mix once: single instruments first, then mixes of two, of three, of four,
-        so that a pack under way can be heard from its corners inwards.
+        Distinct mixes: single instruments first, then mixes of two, three and four, so that an
+        unfinished pack can be heard from its corners inwards.
     where : ndarray of int32, `[combinations, cells, pitches]`
-        Which mix plays where.
+        Index into `mixes` of each sound.
     """
 
     combinations: list[tuple[str, str, str, str]]
@@ -110,7 +110,7 @@ class Grid:
 
     @classmethod
     def of(cls, settings: Settings) -> Grid:
-        """Lay out the pads of `settings`."""
+        """Return the grid of a pack with these settings."""
         weights = corner_weights(settings.resolution)
         combinations = settings.combinations
         found: dict[tuple[tuple[str, int], ...], int] = {}
@@ -139,17 +139,16 @@ class Grid:
 
     @cached_property
     def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each mix is heard: `(order, starts)`, as `places_of` reads them."""
+        """Sorted index of `where`, as (order, starts), for `places_of`."""
         flat = self.where.ravel()
         order = np.argsort(flat, kind="stable")
         starts = np.searchsorted(flat[order], np.arange(len(self.mixes) + 1))
         return order.astype(np.int64), starts.astype(np.int64)
 
     def places_of(self, mix: int) -> Iterator[tuple[int, int]]:
-        """Yield `(combination, row)` of every place where `mix` is heard.
+        """Yield (combination, row) of every sound in the pads that plays `mix`.
 
-        A row is one sound in a pad, as the device counts: `cell * pitches + pitch`, cells row by
-        row from the top left.
+        Rows are counted as in `geometry.Geometry.row`.
         """
         order, starts = self.places
         rows_in_a_pad = self.where.shape[1] * self.where.shape[2]

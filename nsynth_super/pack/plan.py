@@ -1,8 +1,8 @@
-"""The plan: which clips a pack needs, in which order, made from what.
+"""The plan of a pack: its clips, their order and the inputs they are generated from.
 
-Names things by what they are made from: a clip by its mix, its notes' embeddings, the weights and
-the seed; a block by its clips. A block's file carries that name, so nothing stale can be taken
-for something new, whatever was changed in between.
+Clips and blocks are content-addressed. A clip's identity is a hash of its mix, the embeddings of
+its notes, the model's weights and the seed; a block's is a hash of its clips and part of its file
+name. A stale block is therefore never mistaken for a current one.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.files import explained, write_json
-from nsynth_super.grid import Grid, Mix
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.files import explained, write_json
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.pack.grid import Grid, Mix
 from nsynth_super.settings import Settings
 
 VERSION = 1
 BLOCK = 64
-"""Clips in a block: the unit of storage, resume and sharding."""
+"""Clips per block, the unit of storage, resume and sharding."""
 
-REPLAN = "`nsynth-super prepare --replan` starts anew and keeps the blocks that are still valid"
+REPLAN = "`nsynth-super prepare --replan` makes a new plan and keeps the clips that are still valid"
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Let no garbage be collected: looking a plan's lists through takes longer than making them."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection: scanning a plan's lists costs more than building them."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -47,22 +48,22 @@ def _without_collecting() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every clip of a pack, in order.
+    """All clips of a pack, in order.
 
     Attributes
     ----------
     shaping : dict
-        The settings that decide what the pack holds (`Settings.shaping`).
+        The settings that determine the clips (`Settings.shaping`).
     seed : int
-        Of the clips' random numbers: the settings', or the one given in its place.
+        Seed of the clips' random numbers: from the settings, or an override.
     samples : int
-        To decode of each clip.
+        Samples to decode per clip.
     checkpoint : str
-        The weights' sha256.
+        sha256 of the model's weights.
     embeddings : mapping of str to str
-        sha256 of each embedding's numbers, by `<instrument>_<pitch>`.
+        sha256 of each embedding's values, by `<instrument>_<pitch>`.
     mixes : list of Mix
-        In the order of decoding.
+        In decoding order.
     """
 
     shaping: Mapping[str, Any]
@@ -76,43 +77,43 @@ class Plan:
     def of(
         cls, settings: Settings, seed: int, checkpoint: str, embeddings: Mapping[str, str]
     ) -> Plan:
-        """Plan a pack: every mix of its grid, single instruments first."""
+        """Return the plan of a pack: every mix of its grid, single instruments first."""
         mixes = Grid.of(settings).mixes
         return cls(
             settings.shaping(), seed, settings.decoded_samples, checkpoint, dict(embeddings), mixes
         )
 
-    def going_on_with(self, drawn: Mapping[str, int]) -> Plan:
-        """Return the plan with clips that have codes already in front, so that they fill blocks.
+    def with_decoded_first(self, decoded: Mapping[str, int]) -> Plan:
+        """Return the plan with clips that already have codes first, so that they share blocks.
 
         Parameters
         ----------
-        drawn : mapping of str to int
-            How many samples are there of which clips, by their identity.
+        decoded : mapping of str to int
+            Samples decoded so far, by clip identity.
         """
 
         def samples(mix: Mix) -> int:
-            return min(drawn.get(self.clip_identity(mix), 0), self.samples)
+            return min(decoded.get(self.clip_identity(mix), 0), self.samples)
 
         return replace(self, mixes=sorted(self.mixes, key=samples, reverse=True))
 
     @property
     def blocks(self) -> int:
-        """How many there are; the last may be short."""
+        """Number of blocks; the last one may have fewer clips."""
         return -(-len(self.mixes) // BLOCK)
 
     def clips_of(self, block: int) -> range:
-        """Return the indices of a block's clips."""
+        """Return the indices of the clips of a block."""
         return range(block * BLOCK, min((block + 1) * BLOCK, len(self.mixes)))
 
     def clip_identity(self, mix: Mix) -> str:
-        """Return what clip this is: the same string, the same codes (up to rounding)."""
+        """Return a hash of a clip's inputs: equal hashes give equal codes, up to rounding."""
         made_from = [
-            f"{weight}*{self.embeddings[f'{name}_{mix.pitch}']}"
-            for name, weight in _exactly(mix.weights)
+            f"{weight}*{self.embeddings[str(NoteName(name, mix.pitch))]}"
+            for name, weight in _exact_weights(mix.weights)
         ]
-        said = "\n".join([self.checkpoint, str(self.seed), str(mix.key), *made_from])
-        return hashlib.sha256(said.encode()).hexdigest()
+        inputs = "\n".join([self.checkpoint, str(self.seed), str(mix.key), *made_from])
+        return hashlib.sha256(inputs.encode()).hexdigest()
 
     @cached_property
     def _identities(self) -> list[str]:
@@ -125,15 +126,15 @@ class Plan:
         return out
 
     def block_identity(self, block: int) -> str:
-        """Return the part of a block's file name that says what is in it."""
+        """Return the hash of a block's clips, which is part of its file name."""
         return self._identities[block]
 
     @cached_property
     def identity(self) -> str:
-        """sha256 of the whole plan."""
+        """sha256 of the plan."""
         return _digest(self._as_dict())
 
-    @_without_collecting()
+    @_without_garbage_collection()
     def _as_dict(self) -> dict[str, Any]:
         names = sorted({name for mix in self.mixes for name, _ in mix.weights})
         number = {name: index for index, name in enumerate(names)}
@@ -150,26 +151,26 @@ class Plan:
         }
 
     def write(self, path: Path) -> None:
-        """Write plan.json, whole or not at all."""
+        """Write plan.json atomically."""
         content = self._as_dict()
         write_json(path, {**content, "sha256": _digest(content)}, indent=None)
 
     @classmethod
-    @_without_collecting()
+    @_without_garbage_collection()
     def read(cls, path: Path) -> Plan | None:
-        """Read plan.json; None if there is none.
+        """Read plan.json; return None if it is missing.
 
         Raises
         ------
         BadInput
-            If it is cut short, was changed, or is another version's.
+            If it is truncated, modified or of another format version.
         Failed
             If it cannot be read.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw["version"] != VERSION or raw["block"] != BLOCK:
-                raise BadInput(Problem(str(path), "is another version's", REPLAN))
+                raise BadInput(Problem(str(path), "has another format version", REPLAN))
             if raw.pop("sha256") != _digest(raw):
                 raise ValueError
             return cls(
@@ -188,18 +189,18 @@ class Plan:
             raise BadInput(Problem(str(path), "is damaged", REPLAN)) from None
 
     def differences(self, settings: Settings) -> list[str]:
-        """Say how `settings` differ from those that the plan was made for, a line each."""
+        """Return a line for each difference of `settings` from the plan's settings."""
         return list(_differences("", dict(self.shaping), settings.shaping()))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of `count`: a contiguous run of blocks.
+    """Part `index` of `count` of a plan: a contiguous range of blocks.
 
     Parameters
     ----------
     index : int
-        From 0, as job schedulers count.
+        Counted from 0.
     count : int
     """
 
@@ -208,25 +209,25 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read `I/N`, with I from 0 to N - 1.
+        """Parse `I/N`, with I from 0 to N - 1.
 
         Raises
         ------
         ValueError
-            If it is not that.
+            If `text` has another form.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         if not match or int(match[1]) >= int(match[2]):
-            raise ValueError(f"{text!r} is no shard: give I/N with I from 0 to N-1, such as 0/8")
+            raise ValueError(f"{text!r} is not a shard: use I/N with I from 0 to N-1, such as 0/8")
         return cls(int(match[1]), int(match[2]))
 
     @property
     def name(self) -> str:
-        """How files call it."""
+        """Name in file names: `0-of-8`."""
         return f"{self.index}-of-{self.count}"
 
     def blocks(self, total: int) -> range:
-        """Return its share of `total` blocks."""
+        """Return this shard's blocks out of `total`."""
         return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
 
@@ -235,7 +236,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _mixes(listed: Iterable[tuple[int, list[Any]]], names: Sequence[str]) -> Iterator[Mix]:
-    """Read the mixes of a plan.json; those of one blend at several pitches share its weights."""
+    """Yield the mixes of a plan.json; neighbours with equal weights share one tuple."""
     last: list[Any] = []
     weights: tuple[tuple[str, float], ...] = ()
     for pitch, blend in listed:
@@ -245,8 +246,8 @@ def _mixes(listed: Iterable[tuple[int, list[Any]]], names: Sequence[str]) -> Ite
 
 
 @lru_cache(maxsize=1024)
-def _exactly(weights: tuple[tuple[str, float], ...]) -> list[tuple[str, str]]:
-    """Spell out weights to their last bit; a plan's next pitch has the same ones."""
+def _exact_weights(weights: tuple[tuple[str, float], ...]) -> list[tuple[str, str]]:
+    """Return weights as exact text; cached, as every pitch has the same weights."""
     return [(name, repr(weight)) for name, weight in weights]
 
 
@@ -257,22 +258,22 @@ def _differences(key: str, then: Any, now: Any) -> Iterator[str]:
     elif then != now:
         if isinstance(then, list) and isinstance(now, list):
             added = [str(item) for item in now if item not in then]
-            gone = [str(item) for item in then if item not in now]
+            removed = [str(item) for item in then if item not in now]
             words = [f"{', '.join(added)} added"] * bool(added) + [
-                f"{', '.join(gone)} removed"
-            ] * bool(gone)
-            yield f"{key}: {'; '.join(words) or 'another order'}"
+                f"{', '.join(removed)} removed"
+            ] * bool(removed)
+            yield f"{key}: {'; '.join(words) or 'order changed'}"
         else:
             yield f"{key}: was {then}, is {now}"
 
 
 def require(path: Path, settings: Settings) -> Plan:
-    """Read the plan and refuse one that was made for other settings.
+    """Read the plan and check that it was made for these settings.
 
     Raises
     ------
     BadInput
-        If there is no plan, or the settings have changed since; each difference is spelled out.
+        If there is no plan, or if the settings differ from the plan's; lists each difference.
     """
     plan = Plan.read(path)
     if plan is None:
@@ -289,6 +290,6 @@ def require(path: Path, settings: Settings) -> Plan:
 
 
 def encoding(mix: Mix, embeddings: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Mix embeddings, `[frames, embedding]` each: summed in float64, rounded once."""
-    parts = [w * embeddings[f"{i}_{mix.pitch}"].astype(np.float64) for i, w in mix.weights]
+    """Return the weighted sum of embeddings, `[frames, embedding]`, computed in float64."""
+    parts = [w * embeddings[str(NoteName(i, mix.pitch))].astype(np.float64) for i, w in mix.weights]
     return np.asarray(np.sum(parts, axis=0), dtype=np.float32)

@@ -1,1 +1,1 @@
-"""The pad in a browser: what is heard there is what the card will hold."""
+"""Preview of a pack in a browser: plays the same samples as the pads on the SD card."""

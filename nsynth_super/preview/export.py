@@ -1,51 +1,37 @@
-"""The page and a pack's sounds in one file, to send to a friend: no server, no network.
+"""Export of the page and a pack's sounds as one HTML file: no server, no network.
 
-Every distinct sound stands there once, in base64. A policy in the page lets it run its own script
-and style and load nothing.
+Every distinct sound is stored once.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nsynth_super.device import offset
-from nsynth_super.files import write_bytes
-from nsynth_super.grid import Grid
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.files import write_bytes
+from nsynth_super.base.text import amount
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.pack.grid import Grid
+from nsynth_super.preview.document import single_file
 from nsynth_super.preview.pack import Pack
-from nsynth_super.preview.server import page
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.progress import amount
 
-MOST = 30_000_000
-"""Bytes of sound in one page: more, and a phone has trouble with it."""
-
-_MODULES = (
-    *("device.js", "source.js", "screen.js", "spectrogram.js", "synth.js", "keyboard.js"),
-    *("midi.js", "main.js"),
-)
-"""In the order in which they need each other: one file has no modules to import from."""
-
-_IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE | re.DOTALL)
-_EXPORT = re.compile(r"^export (?=async |function|class|const)", re.MULTILINE)
+MAX_SOUND_BYTES = 30_000_000
+"""Limit for the sounds of one page: phones have trouble with more."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes
     ----------
     sounds : int
+        Distinct sounds in the file.
     size : int
         Bytes of the file.
     notices : list of str
-        What was left out.
+        What is missing from the file.
     """
 
     sounds: int
@@ -53,44 +39,45 @@ class Exported:
     notices: list[str]
 
 
-def run(pack: Pack, path: Path) -> Exported:
-    """Write the page of a pack.
+def export_page(pack: Pack, path: Path) -> Exported:
+    """Write a pack's page to `path`.
 
     Raises
     ------
     BadInput
-        If the pack is too large, or nothing of it is made yet.
+        If the pack is too large, or none of its clips is generated yet.
     """
     settings = pack.settings
-    row = offset(1, settings.final_length)
-    if (size := len(Grid.of(settings).mixes) * row) > MOST:
+    row = Geometry.of(settings).row_bytes
+    if (size := len(Grid.of(settings).mixes) * row) > MAX_SOUND_BYTES:
         raise BadInput(
             Problem(
                 "--export",
-                f"the pack's sounds are {amount(size)}; a page holds {amount(MOST)} at most",
+                f"the pack's sounds are {amount(size)}; a page holds {amount(MAX_SOUND_BYTES)} "
+                "at most",
                 "make a smaller pack to send: fewer instruments or pitches, a lower resolution or "
                 "a shorter final_length",
             )
         )
-    sounds, pads = _sounds(pack, row)
+    sounds, pads = _distinct_sounds(pack, row)
     if not sounds:
         raise BadInput(
-            Problem("--export", "no clip is made yet", "run `nsynth-super generate` first")
+            Problem("--export", "no clip is generated yet", "run `nsynth-super generate` first")
         )
     notices = []
-    if (left := sum(-1 in rows for rows in pads.values())) > 0:
-        notices.append(f"{left} of {len(pads)} pads are not whole yet; what is missing is greyed")
-    notes = _notes(pack)
-    if size + sum(map(len, notes.values())) > MOST:
-        notices.append("the recordings are left out: with them the page would be too large")
+    if (incomplete := sum(-1 in rows for rows in pads.values())) > 0:
+        notices.append(f"{incomplete} of {len(pads)} pads are incomplete; missing cells are grey")
+    notes = _recordings(pack)
+    if size + sum(map(len, notes.values())) > MAX_SOUND_BYTES:
+        notices.append("the recordings are omitted: they would make the page too large")
         notes = {}
-    content = _html(pack, sounds, pads, notes)
+    content = _document(pack, sounds, pads, notes)
     write_bytes(path, content)
     return Exported(len(sounds), len(content), notices)
 
 
-def _sounds(pack: Pack, size: int) -> tuple[list[bytes], dict[str, list[int]]]:
-    """Return every distinct sound, and each pad's rows as their numbers, -1 where there is none."""
+def _distinct_sounds(pack: Pack, size: int) -> tuple[list[bytes], dict[str, list[int]]]:
+    """Return the distinct sounds, and by pad the sound number of each row, -1 if not generated."""
     numbers: dict[bytes, int] = {}
     pads = {}
     for name, combination in pack.combinations.items():
@@ -105,65 +92,20 @@ def _sounds(pack: Pack, size: int) -> tuple[list[bytes], dict[str, list[int]]]:
     return list(numbers), pads
 
 
-def _notes(pack: Pack) -> dict[tuple[str, int], bytes]:
+def _recordings(pack: Pack) -> dict[tuple[str, int], bytes]:
     found = {name: pack.recording(*name) for name in pack.recordings}
     return {name: sound for name, sound in found.items() if sound is not None}
 
 
-def _html(
+def _document(
     pack: Pack,
     sounds: list[bytes],
     pads: dict[str, list[int]],
     notes: dict[tuple[str, int], bytes],
 ) -> bytes:
-    files = {name: content.decode() for name, content in page().items()}
-    style = files["style.css"]
-    script = "\n".join(
-        _EXPORT.sub("", _IMPORT.sub("", files[name])).strip() for name in _MODULES
-    ).replace("</", "<\\/")
-    numbered: dict[str, dict[int, int]] = {}
+    numbers: dict[str, dict[int, int]] = {}
     for number, (instrument, pitch) in enumerate(notes):
-        numbered.setdefault(instrument, {})[pitch] = number
-    described: dict[str, Any] = {
-        **pack.described,
-        "notes": {name: sorted(numbered.get(name, {})) for name in pack.described["notes"]},
-    }
-    data = {"pack": described, "pads": pads, "notes": numbered}
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    blocks = [
-        f'<script type="application/json" id="embedded">{_json(data)}</script>',
-        *(_block(f"sound-{number}", sound) for number, sound in enumerate(sounds)),
-        *(_block(f"note-{number}", sound) for number, sound in enumerate(notes.values())),
-        f'<script type="module">{script}</script>',
-    ]
-    icon = base64.b64encode(files["icon.svg"].encode()).decode()
-    parts = {
-        '<meta charset="utf-8">': '<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<link rel="icon" href="icon.svg">': '<link rel="icon" '
-        f'href="data:image/svg+xml;base64,{icon}">',
-        '<link rel="stylesheet" href="style.css">': f"<style>{style}</style>",
-        '<script type="module" src="main.js"></script>\n': "",
-        "</body>": "\n".join([*blocks, "</body>"]),
-    }
-    html = files["index.html"]
-    for here, instead in parts.items():
-        before, found, after = html.partition(here)
-        assert found, here
-        html = before + instead + after
-    return html.encode()
-
-
-def _block(name: str, content: bytes) -> str:
-    return f'<script type="text/plain" id="{name}">{base64.b64encode(content).decode()}</script>'
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
-
-
-def _hash(content: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+        numbers.setdefault(instrument, {})[pitch] = number
+    embedded = {name: sorted(numbers.get(name, {})) for name in pack.described["notes"]}
+    data = {"pack": {**pack.described, "notes": embedded}, "pads": pads, "notes": numbers}
+    return single_file(data, sounds, list(notes.values()))

@@ -1,4 +1,4 @@
-"""What the page is told of a pack: geometry, labels, the device's settings, what is made so far."""
+"""Description of a pack for the page: geometry, labels, the synth's settings, progress."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from nsynth_super import notes
-from nsynth_super.blocks import clips_done
-from nsynth_super.device import LOOP, device_settings, read_device_settings
-from nsynth_super.grid import corner_weights
+from nsynth_super.base.errors import BadInput, errors
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes import recordings as notes
+from nsynth_super.pack.blocks import clips_done
+from nsynth_super.pack.grid import corner_weights
 from nsynth_super.preview.sounds import Clips, Sounds, open_sounds
-from nsynth_super.problems import BadInput, errors
 from nsynth_super.settings import CORNERS, SAMPLE_RATE, Settings, pad_name, read
-from nsynth_super.workspace import Workspace
+from nsynth_super.synth.settings import LOOP, read_synth_settings, synth_settings
 
-OUTPUT_RATE = 48_000  # Hz, of the device's sound card
+OUTPUT_RATE = 48_000  # Hz, of the synth's audio output
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One pack as it is now; opened anew when its files change.
+    """The pack of a workspace, as its files are now.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class Pack:
         Raises
         ------
         BadInput
-            If its settings are wrong, or there is no plan yet.
+            If the settings are invalid, or there is neither a plan nor a complete pack.
         """
         settings, problems = read(workspace.settings)
         if settings is None:
@@ -58,18 +59,18 @@ class Pack:
 
     @cached_property
     def combinations(self) -> dict[str, int]:
-        """The combinations' numbers by the names of their pads."""
+        """The number of each combination, by the name of its pad."""
         return {pad_name(names): index for index, names in enumerate(self.settings.combinations)}
 
     @cached_property
-    def recordings(self) -> dict[notes.Name, notes.Note]:
-        """The source notes that are there."""
+    def recordings(self) -> dict[NoteName, notes.Note]:
+        """The source notes that exist, by name."""
         found, _ = notes.find(self.workspace.notes, self.settings)
         return {note.name: note for note in found}
 
     def recording(self, instrument: str, pitch: int) -> bytes | None:
-        """Return a source note as the encoder hears it, as WAV; None if it cannot be had."""
-        note = self.recordings.get((unicodedata.normalize("NFC", instrument), pitch))
+        """Return a source note as WAV, conformed for the encoder; None if missing or unreadable."""
+        note = self.recordings.get(NoteName(unicodedata.normalize("NFC", instrument), pitch))
         conformed = notes.read(note) if note else None
         if conformed is None or errors(conformed.problems):
             return None
@@ -79,12 +80,12 @@ class Pack:
 
     @cached_property
     def described(self) -> dict[str, Any]:
-        """All that does not change while clips come, as JSON has it; `identity` is of all of it."""
+        """The JSON description of all that generation does not change; `identity` is its digest."""
         settings = self.settings
-        merged = device_settings(settings, self._device())
+        merged = synth_settings(settings, self._synth_settings())
         nsynth, audio = merged["nsynth"], merged.get("audio")
         audio = audio if isinstance(audio, dict) else {}
-        said = {
+        description = {
             "title": self.workspace.root.resolve().name,
             "sounds": self.sounds.identity,
             "resolution": settings.resolution,
@@ -101,21 +102,23 @@ class Pack:
             ],
             "weights": np.round(corner_weights(settings.resolution), 6).tolist(),
             "notes": {
-                name: [pitch for pitch in settings.pitches if (name, pitch) in self.recordings]
+                name: [
+                    pitch for pitch in settings.pitches if NoteName(name, pitch) in self.recordings
+                ]
                 for name in settings.instruments
             },
         }
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-        return {**said, "identity": digest.hexdigest()[:16]}
+        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+        return {**description, "identity": digest.hexdigest()[:16]}
 
-    def _device(self) -> dict[str, Any] | None:
+    def _synth_settings(self) -> dict[str, Any] | None:
         try:
-            return read_device_settings(self.workspace.device_settings)
+            return read_synth_settings(self.workspace.synth_settings)
         except BadInput:
             return None
 
     def progress(self, combination: int) -> dict[str, Any]:
-        """Return how far the pack is, and which rows of one of its pads there are."""
+        """Return the progress of the pack, and which rows of one of its pads are generated."""
         made = self.sounds.made(combination)
         clips = total = None
         if isinstance(self.sounds, Clips):
@@ -123,7 +126,7 @@ class Pack:
             clips, total = round(clips_done(self.workspace, plan), 1), len(plan.mixes)
         return {
             "identity": self.described["identity"],
-            "whole": self.sounds.whole,
+            "final": self.sounds.final,
             "clips": clips,
             "total": total,
             "made": "".join(map(str, made.astype(int))),
@@ -134,13 +137,13 @@ def _label(listed: dict[str, Any]) -> dict[str, str]:
     return {key: str(listed[key]) for key in ("name", "display", "abbr")}
 
 
-def _number(given: Any, otherwise: float) -> float:
-    usable = isinstance(given, int | float) and not isinstance(given, bool)
-    return float(given) if usable else otherwise
+def _number(value: Any, default: float) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else default
 
 
 class Preview:
-    """A workspace under way: gives its pack, opened anew whenever its files have changed.
+    """The current pack of a workspace, reopened when its files change.
 
     Parameters
     ----------
@@ -149,7 +152,7 @@ class Preview:
     Raises
     ------
     BadInput
-        If there is nothing to preview.
+        If there is no pack to preview.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -159,12 +162,12 @@ class Preview:
         self._pack = Pack.open(workspace)
 
     def now(self) -> Pack:
-        """Return the pack as it is now.
+        """Return the current pack.
 
         Raises
         ------
         BadInput
-            If it has become something that cannot be previewed.
+            If the changed workspace has no pack to preview.
         """
         with self._lock:
             stamps = self._stamp()
@@ -174,10 +177,16 @@ class Preview:
             return self._pack
 
     def _stamp(self) -> list[tuple[int, int, int] | None]:
-        here = self._workspace
+        workspace = self._workspace
         return [
             _stamp_of(path)
-            for path in (here.settings, here.plan, here.manifest, here.device_settings, here.notes)
+            for path in (
+                workspace.settings,
+                workspace.plan,
+                workspace.manifest,
+                workspace.synth_settings,
+                workspace.notes,
+            )
         ]
 
 

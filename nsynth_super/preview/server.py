@@ -1,6 +1,7 @@
-"""Serves the page to this machine and to nobody else: pads by ranges, progress, source notes.
+"""HTTP server of the preview: the page, byte ranges of pads, progress, source notes.
 
-No path is made of what is asked for: names are looked up among those that there are.
+It listens on the loopback interface and answers only to loopback host names. Requests never become
+file paths: their names are looked up among those of the pack.
 """
 
 from __future__ import annotations
@@ -10,61 +11,48 @@ import re
 import socketserver
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from nsynth_super.device import offset
+from nsynth_super.base.errors import BadInput, NsynthSuperError, Problem
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.preview.document import MEDIA_TYPES, page_files, served_script_sources, suffix
 from nsynth_super.preview.pack import Pack, Preview
-from nsynth_super.problems import BadInput, NsynthSuperError, Problem
 
 HOST = "127.0.0.1"
 PORT = 8420
 PORTS_TRIED = 20
 
 _HOSTS = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
-"""What a browser on this machine calls us. Another name that leads here is somebody else's page."""
+"""Accepted Host headers. Any other name that resolves to this server is DNS rebinding."""
 
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; object-src 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _NOTE = re.compile(r"(?P<instrument>.+)_(?P<pitch>\d{1,3})\.wav", re.DOTALL)
 
 
-@lru_cache(maxsize=1)
-def page() -> dict[str, bytes]:
-    """Return the page's files by name."""
-    folder = files("nsynth_super.preview") / "page"
+@cache
+def _headers() -> dict[str, str]:
     return {
-        file.name: file.read_bytes()
-        for file in folder.iterdir()
-        if file.name[file.name.rfind(".") :] in _KINDS
+        "Content-Security-Policy": f"default-src 'self'; script-src {served_script_sources()}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
     }
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on the loopback interface.
+    """HTTP server on the loopback interface.
 
     Parameters
     ----------
     preview : Preview
     port : int
-        0 is any that is free.
+        0 selects any free port.
 
     Raises
     ------
@@ -79,42 +67,42 @@ class Server(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def server_bind(self) -> None:
-        """Bind, without asking a name server who we are."""
+        """Bind without a DNS lookup of the host name, which `HTTPServer` does."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = HOST, self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a browser that hung up."""
+        """Ignore browsers that close the connection."""
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
 
 def listen(preview: Preview, port: int | None) -> Server:
-    """Listen on `port`, or without one on the first that is free from `PORT` on.
+    """Listen on `port`, or on the first free port from `PORT` on if None.
 
     Raises
     ------
     BadInput
-        If there is none.
+        If no port is available.
     """
     ports = range(PORT, PORT + PORTS_TRIED) if port is None else [port]
     for number in ports:
         with suppress(OSError):
             return Server(preview, number)
-    taken = f"port {port} is" if port is not None else f"ports {ports[0]} to {ports[-1]} are"
-    raise BadInput(Problem("--port", f"{taken} taken, or not ours", "choose another number"))
+    tried = f"port {port} is" if port is not None else f"ports {ports[0]} to {ports[-1]} are"
+    raise BadInput(Problem("--port", f"{tried} in use or not permitted", "choose another number"))
 
 
-class _Missing(Exception):  # noqa: N818 - it is no error of ours
-    """There is nothing by that name."""
+class _Missing(Exception):  # noqa: N818 - reported as a status
+    """The requested name does not exist."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that a silent connection keeps its thread
+    timeout = 60  # seconds until an idle connection releases its thread
     server: Server
     server_version, sys_version = "nsynth-super", ""
 
@@ -125,40 +113,42 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal is the user's."""
+        """Log no requests: the terminal shows the program's own messages only."""
 
     def end_headers(self) -> None:
-        for name, value in _HEADERS.items():
+        for name, value in _headers().items():
             self.send_header(name, value)
         super().end_headers()
 
     def _answer(self) -> None:
         if not _HOSTS.fullmatch(self.headers.get("Host", "")):
-            self._say(HTTPStatus.FORBIDDEN, "this page answers to 127.0.0.1 and localhost only")
+            self._send_text(
+                HTTPStatus.FORBIDDEN, "this server answers to 127.0.0.1 and localhost only"
+            )
             return
         try:
             parts = [
                 unquote(part, errors="strict") for part in urlsplit(self.path).path.split("/")[1:]
             ]
-            self._give(parts)
+            self._route(parts)
         except (_Missing, ValueError):
-            self._say(HTTPStatus.NOT_FOUND, "there is nothing by that name")
+            self._send_text(HTTPStatus.NOT_FOUND, "not found")
         except NsynthSuperError as error:
-            self._say(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            self._send_text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
-    def _give(self, parts: list[str]) -> None:
+    def _route(self, parts: list[str]) -> None:
         match parts:
-            case [name] if (name or "index.html") in page():
+            case [name] if (name or "index.html") in page_files():
                 name = name or "index.html"
-                self._send(_KINDS[name[name.rfind(".") :]], page()[name])
+                self._send(MEDIA_TYPES[suffix(name)], page_files()[name])
             case ["pack.json"]:
-                self._json(self.server.preview.now().described)
+                self._send_json(self.server.preview.now().described)
             case ["progress", name] if name.endswith(".json"):
                 pack = self.server.preview.now()
-                self._json(pack.progress(_combination(pack, name.removesuffix(".json"))))
+                self._send_json(pack.progress(_combination(pack, name.removesuffix(".json"))))
             case ["pads", name] if name.endswith(".bin"):
                 pack = self.server.preview.now()
-                self._pad(pack, _combination(pack, name.removesuffix(".bin")))
+                self._send_pad(pack, _combination(pack, name.removesuffix(".bin")))
             case ["notes", name] if match := _NOTE.fullmatch(name):
                 pack = self.server.preview.now()
                 sound = pack.recording(match["instrument"], int(match["pitch"]))
@@ -168,23 +158,24 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 raise _Missing
 
-    def _pad(self, pack: Pack, combination: int) -> None:
-        size = pack.settings.pad_bytes
-        asked = "" if "If-Range" in self.headers else self.headers.get("Range", "")
+    def _send_pad(self, pack: Pack, combination: int) -> None:
+        geometry = Geometry.of(pack.settings)
+        size = geometry.bytes
+        requested = "" if "If-Range" in self.headers else self.headers.get("Range", "")
         try:
-            part = span(asked, size)
+            part = parse_range(requested, size)
         except _Unsatisfiable:
             headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
             status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            self._say(status, f"the pad has {size:,} bytes", headers)
+            self._send_text(status, f"the pad has {size:,} bytes", headers)
             return
         start, stop = part or (0, size)
-        row = offset(1, pack.settings.final_length)
+        row = geometry.row_bytes
         if not pack.sounds.made(combination)[start // row : -(-stop // row)].all():
-            self._say(HTTPStatus.NOT_FOUND, "these clips are not made yet")
+            self._send_text(HTTPStatus.NOT_FOUND, "these clips are not generated yet")
             return
         pieces = pack.sounds.stream(combination, start, stop)
-        first = next(pieces)  # what fails, fails before the headers are out
+        first = next(pieces)  # so that it fails before the headers are sent
         headers = {"Accept-Ranges": "bytes"}
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
@@ -192,10 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "application/octet-stream"
         self._stream(status, kind, stop - start, _chain(first, pieces), headers)
 
-    def _json(self, content: dict[str, Any]) -> None:
+    def _send_json(self, content: dict[str, Any]) -> None:
         self._send("application/json", json.dumps(content, ensure_ascii=False).encode())
 
-    def _say(self, status: HTTPStatus, line: str, headers: dict[str, str] | None = None) -> None:
+    def _send_text(
+        self, status: HTTPStatus, line: str, headers: dict[str, str] | None = None
+    ) -> None:
         content = (line + "\n").encode()
         self._stream(status, "text/plain; charset=utf-8", len(content), [content], headers or {})
 
@@ -220,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 for piece in content:
                     self.wfile.write(piece)
-            except NsynthSuperError:  # too late to say so: the browser sees a cut answer
+            except NsynthSuperError:  # the headers are sent: truncate the response
                 self.close_connection = True
 
 
@@ -236,23 +229,23 @@ def _combination(pack: Pack, name: str) -> int:
 
 
 class _Unsatisfiable(Exception):  # noqa: N818
-    """No byte of the range is there."""
+    """The range starts behind the end."""
 
 
-def span(asked: str, size: int) -> tuple[int, int] | None:
-    """Read a Range header; None, which is the whole, if it is no range or several.
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """Parse a Range header; return None, for the full content, if it is not one valid range.
 
     Returns
     -------
     start, stop : int
-        The last byte is `stop - 1`.
+        Byte offsets; `stop` is exclusive.
 
     Raises
     ------
     _Unsatisfiable
-        If it lies behind the end.
+        If the range contains no byte of the content.
     """
-    match = _RANGE.fullmatch(asked.strip())
+    match = _RANGE.fullmatch(header.strip())
     if not match or match[1] == match[2] == "" or (match[1] and match[2] and _backwards(match)):
         return None
     if match[1]:

@@ -1,11 +1,10 @@
-"""Where a pad's bytes come from: the pads themselves, or the clips that they will be made of.
+"""Sources of a pad's bytes: the written pads, or the clips generated so far.
 
-Both say which rows there are, and give any range of a pad's bytes: the same bytes.
+Both report which rows are available, and return the same bytes for any range.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,64 +15,65 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.blocks import complete
-from nsynth_super.device import offset
-from nsynth_super.files import explained
-from nsynth_super.finishing import finish
-from nsynth_super.grid import Grid
-from nsynth_super.plan import BLOCK, Plan, require
-from nsynth_super.problems import BadInput, Failed
+from nsynth_super.base.errors import BadInput, Failed
+from nsynth_super.base.files import explained
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.blocks import complete
+from nsynth_super.pack.finishing import finish
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.pack.grid import Grid
+from nsynth_super.pack.manifest import Manifest
+from nsynth_super.pack.plan import BLOCK, Plan, require
 from nsynth_super.settings import Settings, pad_name
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
 
-_PIECE = 1 << 20  # bytes of a pad that are read at once
+_PIECE = 1 << 20  # bytes per read
 
 
 class Sounds(Protocol):
-    """The rows of every pad, as far as there are any.
+    """The available rows of every pad.
 
     Attributes
     ----------
     identity : str
-        Other sounds, another identity.
-    whole : bool
-        All pads are written: nothing more will come.
+        Differs if the sounds differ.
+    final : bool
+        All pads are written: no rows will be added.
     """
 
     @property
     def identity(self) -> str: ...  # noqa: D102
 
     @property
-    def whole(self) -> bool: ...  # noqa: D102
+    def final(self) -> bool: ...  # noqa: D102
 
     def made(self, combination: int) -> NDArray[np.bool_]:
-        """Tell which rows of a pad there are."""
+        """Return which rows of a pad are available."""
 
     def stream(self, combination: int, start: int, stop: int) -> Iterator[bytes]:
-        """Yield a range of a pad's bytes; every row that it touches must be there."""
+        """Yield a range of a pad's bytes; every row in it must be available."""
 
 
 @dataclass(frozen=True)
 class Pads:
-    """Sounds out of `pads_output`.
+    """Sounds read from the written pads.
 
     Attributes
     ----------
     workspace : Workspace
     settings : Settings
     identity : str
-        The plan's that they were made by.
+        Identity of the plan that made them.
     """
 
     workspace: Workspace
     settings: Settings
     identity: str
-    whole: bool = True
+    final: bool = True
 
     def made(self, combination: int) -> NDArray[np.bool_]:
-        """All rows are there."""
-        return np.ones(_rows(self.settings), dtype=np.bool_)
+        """Return which rows are available: all."""
+        return np.ones(Geometry.of(self.settings).rows, dtype=np.bool_)
 
     def stream(self, combination: int, start: int, stop: int) -> Iterator[bytes]:
         """Yield a range of a pad's bytes."""
@@ -84,7 +84,7 @@ class Pads:
                 while start < stop:
                     piece = file.read(min(_PIECE, stop - start))
                     if not piece:
-                        raise Failed(f"{path}: is cut short -> run `nsynth-super pads`")
+                        raise Failed(f"{path}: is truncated -> run `nsynth-super pads`")
                     start += len(piece)
                     yield piece
         except OSError as error:
@@ -92,7 +92,7 @@ class Pads:
 
 
 class Clips:
-    """Sounds out of the clips made so far, finished as `pads` finishes them.
+    """Sounds of the clips generated so far, finished as `pads` does it.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Clips:
     plan : Plan
     """
 
-    whole = False
+    final = False
 
     def __init__(self, workspace: Workspace, settings: Settings, plan: Plan) -> None:
         self._workspace, self._settings, self.plan = workspace, settings, plan
@@ -110,39 +110,39 @@ class Clips:
         number = {mix.key: clip for clip, mix in enumerate(plan.mixes)}
         clips = np.array([number[mix.key] for mix in grid.mixes], dtype=np.int32)
         self._clip = clips[grid.where.reshape(len(grid.combinations), -1)]
-        self._there = np.zeros(plan.blocks, dtype=np.bool_)
+        self._available = np.zeros(plan.blocks, dtype=np.bool_)
         self._seen: dict[int, int] = {}
         self._lock = Lock()
 
     def made(self, combination: int) -> NDArray[np.bool_]:
-        """Tell which rows have their clip on disk."""
+        """Return which rows have their clip on disk."""
         with self._lock:
-            self._look()
-            return np.asarray(self._there[self._clip[combination] // BLOCK])
+            self._scan()
+            return np.asarray(self._available[self._clip[combination] // BLOCK])
 
     @cached_property
     def _paths(self) -> list[Path]:
         blocks = range(self.plan.blocks)
         return [self._workspace.block(each, self.plan.block_identity(each)) for each in blocks]
 
-    def _look(self) -> None:
-        """Find the blocks that have come; a damaged one is complained of once."""
+    def _scan(self) -> None:
+        """Find new blocks; check a damaged one again, and warn of it, only after it changes."""
         names = {path.name for path in self._workspace.clips.glob("*.npy")}
-        for block in np.flatnonzero(~self._there).tolist():
+        for block in np.flatnonzero(~self._available).tolist():
             path = self._paths[block]
             if path.name not in names:
                 continue
             try:
                 seen = path.stat().st_mtime_ns
-            except FileNotFoundError:  # a `--replan` took it away again
+            except FileNotFoundError:  # removed by `--replan`
                 continue
             if self._seen.get(block) != seen:
                 self._seen[block] = seen
-                self._there[block] = complete(self._workspace, self.plan, block) is not None
+                self._available[block] = complete(self._workspace, self.plan, block) is not None
 
     def stream(self, combination: int, start: int, stop: int) -> Iterator[bytes]:
-        """Yield a range of what will be a pad's bytes, row by row."""
-        size = offset(1, self._settings.final_length)
+        """Yield a range of the future pad's bytes, row by row."""
+        size = Geometry.of(self._settings).row_bytes
         for row in range(start // size, -(-stop // size)):
             begin = row * size
             content = self._row(combination, row).tobytes()
@@ -153,18 +153,18 @@ class Clips:
         codes = complete(self._workspace, self.plan, block)
         if codes is None:
             raise Failed(
-                f"{self._workspace.clips}: block {block} is gone -> run `nsynth-super generate`"
+                f"{self._workspace.clips}: block {block} is missing -> run `nsynth-super generate`"
             )
         return finish(mulaw.decode(np.asarray(codes[clip])), self._settings.final_length)
 
 
 def open_sounds(workspace: Workspace, settings: Settings) -> Sounds:
-    """Return the pads if all of them are there and are the plan's, else the plan's clips.
+    """Return the pads if all exist and belong to the plan, otherwise the plan's clips.
 
     Raises
     ------
     BadInput
-        If there is neither pack nor plan, or the settings have changed since.
+        If there is neither pack nor plan, or the settings changed since.
     """
     plan = None
     try:
@@ -180,20 +180,14 @@ def open_sounds(workspace: Workspace, settings: Settings) -> Sounds:
 
 
 def _packed(workspace: Workspace, settings: Settings) -> str | None:
-    """Return which plan the pads were made by; None unless all are there, of these settings."""
+    """Return the identity of the pads' plan; None unless all exist and match the settings."""
     names = {f"{pad_name(combination)}.bin" for combination in settings.combinations}
-    try:
-        manifest = json.loads(workspace.manifest.read_text(encoding="utf-8"))
-        sizes = {(workspace.pads / name).stat().st_size for name in names}
-        same = (
-            manifest["settings"] == settings.shaping()
-            and set(manifest["pads"]) == names
-            and sizes == {settings.pad_bytes}
-        )
-        return str(manifest["plan"]) if same else None
-    except (OSError, ValueError, KeyError, TypeError):
+    manifest = Manifest.of_workspace(workspace)
+    if manifest is None or manifest.pads.keys() != names:
         return None
-
-
-def _rows(settings: Settings) -> int:
-    return settings.resolution**2 * len(settings.pitches)
+    try:
+        sizes = {(workspace.pads / name).stat().st_size for name in names}
+    except OSError:
+        return None
+    same = manifest.shaping == settings.shaping() and sizes == {Geometry.of(settings).bytes}
+    return manifest.plan if same else None

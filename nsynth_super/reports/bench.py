@@ -1,19 +1,19 @@
-"""bench: what this machine can do, in clips an hour, against the roofline; what packs take."""
+"""Measures throughput against the roofline, and estimates how long packs take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from nsynth_super.engines import Engine
-from nsynth_super.grid import Grid
-from nsynth_super.plan import BLOCK
+from nsynth_super.engines.base import Engine
+from nsynth_super.pack.grid import Grid
+from nsynth_super.pack.plan import BLOCK
+from nsynth_super.reports.throughput import Throughput
 from nsynth_super.settings import NOTE_SAMPLES, Settings
-from nsynth_super.speed import Speed
-from nsynth_super.stages.generate import blocks_at_once
+from nsynth_super.stages.batches import blocks_at_once
 
 PACKS = (1, 2, 4)
-"""Instruments a corner; of the last is the instrument's own pack."""
+"""Instruments per corner; the synth's factory pack has the last number."""
 
 _PITCHES = list(range(24, 85, 4))
 _RESOLUTION = 9
@@ -21,31 +21,32 @@ _RESOLUTION = 9
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured.
+    """The result of `bench`.
 
     Attributes
     ----------
     engine : str
-        What computes.
-    speed : Speed
+        Description of the engine.
+    speed : Throughput
     share : float or None
-        Of the roofline: what the matrix products alone would allow; None where nobody measured it.
+        Fraction of the roofline, the throughput of the model's matrix products alone; None if the
+        engine cannot measure it.
     packs : dict of int to (int, float)
-        By instruments a corner: clips, and seconds for all stages.
+        Number of clips and seconds for all stages, by instruments per corner.
     """
 
     engine: str
-    speed: Speed
+    speed: Throughput
     share: float | None
     packs: dict[int, tuple[int, float]]
 
     @property
     def clips_an_hour(self) -> float:
-        """Clips of four seconds."""
+        """Four-second clips generated per hour."""
         return 3600 * self.speed.rate / NOTE_SAMPLES
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as `bench --json` prints it."""
+        """Return the content of `bench --json`."""
         return {
             "engine": self.engine,
             "clips_at_once": self.speed.batch,
@@ -60,17 +61,17 @@ class Bench:
         }
 
 
-def run(engine: Engine, batch_clips: int | None = None) -> Bench:
-    """Measure an engine here, at as many clips at once as `generate` would decode of a large pack.
+def run_bench(engine: Engine, batch_clips: int | None = None) -> Bench:
+    """Measure an engine with the batch size that `generate` would choose for a large pack.
 
     Parameters
     ----------
     engine : Engine
     batch_clips : int, optional
-        As `generate` takes it.
+        Clips to decode at once, as for `generate`.
     """
     batch = blocks_at_once(engine, batch_clips) * BLOCK
-    speed = Speed.measured(engine, batch)
+    speed = Throughput.measured(engine, batch)
     products = engine.measure_products(batch)
     packs = {}
     for each in PACKS:
@@ -81,7 +82,7 @@ def run(engine: Engine, batch_clips: int | None = None) -> Bench:
 
 
 def _pack(each: int) -> Settings:
-    """Return the settings of a pack of other instruments in each corner, at the usual sizes."""
+    """Return settings with `each` different instruments per corner and factory sizes."""
     corners = {
         corner: [f"{corner.lower()}{n}" for n in range(each)] for corner in ("NW", "NE", "SW", "SE")
     }

@@ -1,28 +1,30 @@
-"""status: how far a pack is. What is on disk counts; the stages' own reports say who is at it."""
+"""Reports the progress of a pack from its files and the status files of running stages."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from nsynth_super.blocks import clips_done
-from nsynth_super.plan import Plan
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.progress import alive, duration
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.text import duration
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.blocks import clips_done
+from nsynth_super.pack.manifest import Manifest
+from nsynth_super.pack.plan import Plan
+from nsynth_super.runtime.progress import alive
 
-_SAID = {"stage", "shard", "state", "host", "per_hour", "unit", "seconds_left"}
-DEAD = "ended without a word (killed?); run it again to go on"
+_STATUS_KEYS = {"stage", "shard", "state", "host", "per_hour", "unit", "seconds_left"}
+DEAD = "ended unexpectedly (killed?); run it again to resume"
 
 
 def collect(workspace: Workspace) -> dict[str, Any]:
-    """Return how far each stage is.
+    """Return the progress of each stage.
 
     Returns
     -------
     dict
-        `notes` encoded, `clips` done and `clips_total` (None without a plan), `pads` in the
-        manifest (0 without one), and `runs`: what every run last said of itself.
+        `notes` encoded, `clips` done, `clips_total` (None without a plan), `pads` in the manifest
+        (0 without one), and `runs`: the last status of every run.
 
     Raises
     ------
@@ -32,7 +34,9 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     if not workspace.settings.exists():
         raise BadInput(
             Problem(
-                str(workspace.root), "is no workspace: no settings.json there", "name it with -w"
+                str(workspace.root),
+                "is not a workspace: it has no settings.json",
+                "give one with -w",
             )
         )
     plan = Plan.read(workspace.plan)
@@ -43,30 +47,27 @@ def collect(workspace: Workspace) -> dict[str, Any]:
             status["alive"] = alive(status) if status["state"] == "running" else False
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if status.keys() >= _SAID:
+        if status.keys() >= _STATUS_KEYS:
             runs.append(status)
-    try:
-        pads = len(json.loads(workspace.manifest.read_text(encoding="utf-8"))["pads"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pads = 0
+    manifest = Manifest.of_workspace(workspace)
     return {
         "notes": len(list(workspace.embeddings.glob("*.npy"))),
         "clips": round(clips_done(workspace, plan), 2) if plan else 0,
         "clips_total": len(plan.mixes) if plan else None,
-        "pads": pads,
+        "pads": len(manifest.pads) if manifest else 0,
         "runs": runs,
     }
 
 
 def lines(status: dict[str, Any]) -> list[str]:
-    """Return the status as a person reads it."""
+    """Format a status as lines of text."""
     total = status["clips_total"]
     share = f" of {total} ({100 * status['clips'] / max(total, 1):.1f}%)" if total else ""
     out = [
         f"notes encoded  {status['notes']}",
         f"clips made     {status['clips']:g}{share}"
         if total
-        else "clips made     none: there is no plan yet",
+        else "clips made     none: no plan yet",
         f"pads written   {status['pads']}",
     ]
     for run in status["runs"]:

@@ -1,4 +1,4 @@
-"""How fast this machine is, measured; how long a pack takes, from that."""
+"""Measures the throughput of an engine, and estimates from it how long a pack takes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nsynth_super.engines import Engine
-from nsynth_super.finishing import finish
+from nsynth_super.engines.base import Engine
+from nsynth_super.pack.finishing import finish
 from nsynth_super.settings import NOTE_SAMPLES
 from nsynth_super.wavenet import mulaw
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What the parts of the work take.
+class Throughput:
+    """Measured time of each part of the work.
 
     Attributes
     ----------
     batch : int
         Clips decoded at once.
     step : float
-        Seconds that a step of so many clips takes.
+        Seconds per decoding step of `batch` clips.
     note : float
         Seconds to encode one note.
     clip : float
-        Seconds to finish one clip for the pads.
+        Seconds to finish one clip for the pads (levelling, trimming and fades).
     """
 
     batch: int
@@ -35,8 +35,8 @@ class Speed:
     clip: float
 
     @classmethod
-    def measured(cls, engine: Engine, batch: int, length: int = NOTE_SAMPLES) -> Speed:
-        """Measure an engine at so many clips at once, and finishing to `length` samples."""
+    def measured(cls, engine: Engine, batch: int, length: int = NOTE_SAMPLES) -> Throughput:
+        """Measure an engine decoding `batch` clips at once, and finishing of `length` samples."""
         sound = mulaw.decode(np.full(NOTE_SAMPLES, 200, dtype=np.uint8))
         begin = time.perf_counter()
         finish(sound, length)
@@ -45,9 +45,9 @@ class Speed:
 
     @property
     def rate(self) -> float:
-        """Clip-samples a second."""
+        """Samples generated per second, over all clips."""
         return self.batch / self.step
 
     def seconds(self, notes: int, clips: int, samples: int) -> float:
-        """Return how long a pack takes: its notes, its distinct clips of so many samples."""
+        """Return the seconds for a pack of `notes` and distinct `clips` of `samples` each."""
         return notes * self.note + clips * (samples / self.rate + self.clip)

@@ -1,60 +1,29 @@
-"""How far a stage has come: a bar on a terminal, a calm line in a log, a status file always.
+"""Report the progress of a stage: a bar on a terminal, lines in a log, and a status file.
 
-Knows nothing of what the work is. `Progress` is told; `Stop` is asked.
+Independent of the kind of work.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
 from tqdm import tqdm
 
-from nsynth_super.files import write_json
-from nsynth_super.problems import EXIT_INTERRUPTED, EXIT_STOPPED, Failed, Stopped
+from nsynth_super.base.errors import Failed, Stopped
+from nsynth_super.base.files import write_json
+from nsynth_super.base.text import duration, say
 
 LINE_EVERY = 60.0  # seconds between lines in a log
-FIRST_LINES = (2.0, 10.0, 30.0)  # sooner at first: people watch a run begin
+FIRST_LINES = (2.0, 10.0, 30.0)  # seconds after the start: users watch a run begin
 STATUS_EVERY = 2.0  # seconds between status files
-
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGURG)
-"""Ask a run to stop with its work saved.
-
-Slurm sends a signal to every process of a step, among them the one through which an unprivileged
-Apptainer reads its image: SIGUSR1 would end it, and the run with it. SIGURG ends nobody who does
-not listen.
-"""
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: `45 s`, `12 min`, `5 h 20 min`, `3.5 days`."""
-    if seconds < 90:
-        return f"{max(seconds, 0):.0f} s"
-    minutes = seconds / 60
-    if minutes < 90:
-        return f"{minutes:.0f} min"
-    hours = minutes / 60
-    if hours < 36:
-        return f"{int(hours)} h {int(minutes % 60):02d} min"
-    return f"{hours / 24:.1f} days"
-
-
-def amount(size: float) -> str:
-    """Return a number of bytes as a person says it: `1.5 GB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit in ("bytes", "kB") else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")
 
 
 class Progress:
@@ -64,16 +33,16 @@ class Progress:
     ----------
     stage : str
     total : float
-        Of `unit`, done and to do.
+        Units, done and to do.
     unit : str
-        What is counted, in the plural: `clips`.
-    done : float
-        What earlier runs did; it does not count towards this run's speed.
+        Name of the unit, in the plural: `clips`.
     status : Path or None
-        Where to write the status; written aside and renamed, every two seconds at most.
+        Status file, written atomically at most every two seconds.
+    done : float
+        Units that earlier runs did; they do not count towards this run's rate.
     shard : str
     quiet : bool
-        No bar and no lines; the status file all the same.
+        Write the status file only, without a bar or lines.
     """
 
     def __init__(
@@ -92,6 +61,7 @@ class Progress:
         self._began = time.monotonic()
         self._started = time.time()
         self._last_status = 0.0
+        self._status_failure_reported = False
         self._lines = 0
         self._last_line = self._began
         self._quiet = quiet
@@ -105,16 +75,16 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Of `unit`, in a second, in this run."""
+        """Units per second in this run."""
         return (self.done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
 
     @property
     def left(self) -> float | None:
-        """Seconds to go at this run's speed; None before there is a speed."""
+        """Seconds left at this run's rate; None while the rate is unknown."""
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
     def advance(self, by: float) -> None:
-        """Count `by` more as done; show it where and when it is due."""
+        """Add `by` to the units done; update the bar, the log and the status file if due."""
         self.done = min(self.done + by, self.total)
         now = time.monotonic()
         if self._bar is not None:
@@ -132,7 +102,7 @@ class Progress:
         return self._last_line + LINE_EVERY
 
     def line(self) -> None:
-        """Print one line for a log: done/total, speed, time left."""
+        """Print a line for a log: done/total, rate, time left."""
         self._lines += 1
         self._last_line = time.monotonic()
         left = "?" if self.left is None else duration(self.left)
@@ -143,7 +113,7 @@ class Progress:
         )
 
     def write_status(self, state: str) -> None:
-        """Write the status file; a status that cannot be written stops nothing."""
+        """Write the status file; a failure to write it does not stop the work."""
         self._last_status = time.monotonic()
         if self._status_path is None:
             return
@@ -172,26 +142,20 @@ class Progress:
             self._status_failed(failed)
 
     def _status_failed(self, failed: Failed) -> None:
-        if not getattr(self, "_said", False):
-            self._said = True
+        if not self._status_failure_reported:
+            self._status_failure_reported = True
             say(f"status: {failed}")
 
     def close(self, state: str) -> None:
-        """Take the bar away and leave the status as `state`."""
+        """Remove the bar and write the status file with `state`."""
         if self._bar is not None:
             self._bar.close()
         self.write_status(state)
 
 
-def say(line: str) -> None:
-    """Print a line for people on stderr, without disturbing a bar."""
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
-
-
 @contextmanager
 def following(progress: Progress) -> Iterator[Progress]:
-    """Close `progress` with the state in which the work ended."""
+    """Yield `progress`; close it as "done", "stopped" or "failed" when the context ends."""
     try:
         yield progress
     except Stopped:
@@ -204,61 +168,10 @@ def following(progress: Progress) -> Iterator[Progress]:
 
 
 def alive(status: dict[str, Any]) -> bool | None:
-    """Tell whether the process that wrote a status still runs; None if it is another host's."""
+    """Return whether the process that wrote a status still runs; None on another host."""
     if status.get("host") != socket.gethostname():
         return None
     try:
         return psutil.Process(int(status["pid"])).create_time() <= float(status["updated"]) + 1
     except (psutil.Error, KeyError, ValueError):
         return False
-
-
-def stop_at_once() -> None:
-    """Until work begins: end on one of `STOPS` at once, with the code that says run me again.
-
-    Loading a model takes seconds in which a job may be asked to stop as well as later. Nothing is
-    raised: what is imported meanwhile swallows exceptions that it did not expect.
-    """
-
-    def asked(number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        os.write(2, f"stopped by {name} with nothing under way; run it again to go on\n".encode())
-        os._exit(EXIT_STOPPED)
-
-    for wanted in STOPS:
-        signal.signal(wanted, asked)
-
-
-class Stop:
-    """Turns `STOPS` and SIGINT into a question that long work asks when it suits it.
-
-    Used as a context; the second SIGINT ends the process at once.
-    """
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Stop:
-        for wanted in (*STOPS, signal.SIGINT):
-            self._before[wanted] = signal.signal(wanted, self._asked)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for which, before in self._before.items():
-            signal.signal(which, before)
-        if kind is None:
-            self.here(lambda: "what was begun is finished and on disk; run it again to go on")
-
-    def _asked(self, number: int, _frame: FrameType | None) -> None:
-        asked = signal.Signals(number)
-        if self.signal == asked == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = asked
-
-    def here(self, save: Callable[[], str]) -> None:
-        """If a stop was asked for, call `save` and raise `Stopped` with what it says."""
-        if self.signal is None:
-            return
-        code = EXIT_INTERRUPTED if self.signal is signal.SIGINT else EXIT_STOPPED
-        raise Stopped(f"stopped by {self.signal.name}: {save()}", code)

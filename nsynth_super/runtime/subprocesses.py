@@ -1,7 +1,7 @@
-"""A program run beside us: its lines as they come, and its end whenever ours comes.
+"""Run a program, stream its output by line, and end it no later than this process.
 
-It is a process group of its own, so that a Ctrl-C at the terminal is ours to answer. The group ends
-when whoever reads its lines stops reading, or dies.
+The program runs in its own process group, so that only this process receives a Ctrl-C from the
+terminal. The group is killed when the reader of the lines stops or dies.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-HEARTBEAT = 0.25  # seconds; whoever reads lines hears at least that often
-_GRACE = 2.0  # seconds between asking a program to end and ending it
+HEARTBEAT = 0.25  # seconds; longest silence before an empty line
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL, for a program with little to clean up
 _PR_SET_PDEATHSIG = 1
 
 
-def run(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+def stream_lines(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], grace: float = _GRACE
 ) -> Generator[str, None, int]:
-    """Run a program in `folder`; yield what it says, line by line; return its exit code.
+    """Run a program in `folder`; yield its output line by line; return its exit code.
 
-    An empty line comes when `HEARTBEAT` seconds have passed without another. When the generator is
-    closed, the program is ended. The exit code is minus the signal's number if one ended it.
+    After `HEARTBEAT` seconds without output it yields an empty line. Closing the generator sends
+    SIGTERM to the program, and SIGKILL after `grace` seconds. The exit code is the negative signal
+    number if a signal killed the program.
     """
-    with _started(command, folder, environment) as process:
+    with _started(command, folder, environment, grace) as process:
         yield from _lines(process)
         return process.returncode
 
 
 @contextmanager
 def _started(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], grace: float
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Give a process in a group of its own; the group is ended with the context."""
+    """Start a process in its own group; end the group when the context ends."""
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -54,38 +55,40 @@ def _started(
         yield process
     finally:
         if process.returncode is None:
-            _end(process)
+            _end(process, grace)
         if process.stdout is not None:
             process.stdout.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process group to end, and end it if it does not.
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Terminate a process group; kill it after `grace` seconds.
 
-    The leader is waited for last: as long as nobody has, the group's number is nobody else's.
+    The leader is reaped last, because the system may then reuse the group's id.
     """
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
-    late = time.monotonic() + _GRACE
-    seen = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while os.waitid(os.P_PID, process.pid, seen) is None and time.monotonic() < late:
-        time.sleep(0.02)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    deadline = time.monotonic() + grace
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    try:
+        while os.waitid(os.P_PID, process.pid, options) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:  # also kill the group if a second Ctrl-C interrupts the wait
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:
-    """In the new process: have the system end it when we die, even if we are killed."""
+    """Have the kernel kill the new process when its parent dies; runs in the new process."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Generator[str, None, None]:
-    """Yield what a process writes, line by line, and "" when it is silent, until it ends."""
+    """Yield a process's output line by line until it ends, and "" during silence."""
     assert process.stdout is not None
     rest = b""
     with selectors.DefaultSelector() as selector:
@@ -97,8 +100,8 @@ def _lines(process: subprocess.Popen[bytes]) -> Generator[str, None, None]:
             read = os.read(process.stdout.fileno(), 1 << 16)
             if not read:
                 break
-            *whole, rest = (rest + read).split(b"\n")
-            for line in whole:
+            *lines, rest = (rest + read).split(b"\n")
+            for line in lines:
                 yield line.decode(errors="replace").rstrip()
     if rest:
         yield rest.decode(errors="replace").rstrip()

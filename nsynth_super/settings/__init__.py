@@ -1,8 +1,7 @@
-"""settings.json: read, checked, explained.
+"""Read and validate settings.json.
 
-Knows the upstream format (`pads`, `pitches`, `resolution`, `final_length`, `gpus`, `magenta_dir`),
-what is ours (`seed`, `names`, `looping`) and what the instrument can hold. Knows nothing of notes,
-folders or the model.
+The format is upstream's (`pads`, `pitches`, `resolution`, `final_length`, `gpus`, `magenta_dir`)
+plus `seed`, `names` and `looping`. Independent of notes, folders and the model.
 """
 
 from nsynth_super.settings.model import (

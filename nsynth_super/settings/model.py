@@ -1,4 +1,4 @@
-"""What a pack's settings are: their names, types and bounds, and what follows from them."""
+"""Data model of settings.json: keys, types, bounds and derived values."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 CORNERS = ("NW", "NE", "SW", "SE")
-"""The device's order: top left, top right, bottom left, bottom right."""
+"""Corners in the synth's order: top left, top right, bottom left, bottom right."""
 
-SAMPLE_RATE = 16_000  # Hz, of the notes, the model and the pads
-NOTE_SAMPLES = 4 * SAMPLE_RATE  # 64,000 samples: the four seconds the model was trained on
-ONSET_SEARCH = SAMPLE_RATE // 4  # 4,000 samples in which a clip's onset may lie
-TOUCH_POSITIONS = 11  # per axis, on the instrument's pad
+SAMPLE_RATE = 16_000  # Hz; of the notes, the model and the pads
+NOTE_SAMPLES = 4 * SAMPLE_RATE  # the four seconds that the model was trained on
+ONSET_SEARCH = SAMPLE_RATE // 4  # samples in which the onset of a clip must lie
+TOUCH_POSITIONS = 11  # per axis of the synth's touch pad
 SHORTEST_SOUND = 16  # samples: a pad fades in and out over 8
-MAX_FILE_NAME = 255  # bytes, on every file system in question
-DISPLAY = 8  # characters of an instrument's name on the device's screen
-ABBREVIATION = 2  # characters, where the screen shows all four corners
+MAX_FILE_NAME = 255  # bytes, on common file systems
+DISPLAY = 8  # characters of an instrument's name on the synth's screen
+ABBREVIATION = 2  # characters, on the screen that shows all four corners
 MAX_SEED = 2**63 - 1
 
 _FORBIDDEN = '/\\:*?"<>|'
@@ -28,17 +28,17 @@ def _instrument_name(name: str) -> str:
     if not name.strip():
         raise ValueError("is empty")
     if bad := sorted({c for c in name if c in _FORBIDDEN or unicodedata.category(c)[0] == "C"}):
-        raise ValueError(f"holds {' '.join(map(repr, bad))}, which a card or a disk cannot store")
+        raise ValueError(f"contains {' '.join(map(repr, bad))}, which is not allowed in file names")
     if name != name.strip() or name.endswith("."):
-        raise ValueError("begins or ends with a space or a dot, which some file systems drop")
+        raise ValueError("starts or ends with a space, or ends with a dot")
     if name.startswith((".", "-")):
-        raise ValueError(f"begins with {name[0]!r}, which hides the file or reads as an option")
+        raise ValueError(f"starts with {name[0]!r}, like a hidden file or an option")
     return unicodedata.normalize("NFC", name)
 
 
 def _label(text: str) -> str:
     if not text.isprintable() or text != text.strip():
-        raise ValueError("begins or ends with a space, or cannot be printed")
+        raise ValueError("starts or ends with a space, or contains an unprintable character")
     return text
 
 
@@ -48,7 +48,7 @@ Pitch = Annotated[int, Field(strict=True, ge=0, le=127)]
 
 
 class Pads(BaseModel):
-    """The instruments of each corner, by compass."""
+    """The instruments of each corner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,7 +59,7 @@ class Pads(BaseModel):
 
 
 class Label(BaseModel):
-    """How the device's screen shows an instrument; what is None is made from its name.
+    """An instrument's labels on the synth's screen; None derives a label from its name.
 
     Attributes
     ----------
@@ -86,27 +86,27 @@ class Label(BaseModel):
 
 
 class Settings(BaseModel):
-    """A pack's settings.
+    """The settings of a pack.
 
     Attributes
     ----------
     pads : Pads
         Instruments of each corner.
     pitches : list of int
-        MIDI numbers; their order is the order in the pads.
+        MIDI numbers, in the order of the pads.
     resolution : int
         Cells along one side of the grid, 1 to 11.
     final_length : int
         Samples of each sound in a pad, 1 to 64,000.
     seed : int
-        Of every random number the clips are drawn with.
+        Seed of the random numbers that sample the clips.
     names : mapping of str to Label
-        What the device's screen calls instruments, where their own names do not do.
+        Labels on the synth's screen, by instrument.
     looping : bool or None
-        Whether the device plays a part of each sound to and fro while a key is held; None leaves
-        that to the device's own settings.
+        Whether the synth loops a part of each sound back and forth while a key is held; None keeps
+        the synth's own setting.
     gpus, magenta_dir
-        Upstream's; accepted, not used.
+        Upstream's keys; accepted and ignored.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -123,34 +123,29 @@ class Settings(BaseModel):
 
     @property
     def corners(self) -> tuple[list[str], list[str], list[str], list[str]]:
-        """Instruments of NW, NE, SW and SE, in the device's order."""
+        """Instruments of NW, NE, SW and SE, in the synth's order."""
         return (self.pads.NW, self.pads.NE, self.pads.SW, self.pads.SE)
 
     @property
     def instruments(self) -> list[str]:
-        """Every instrument once, sorted."""
+        """The distinct instruments, sorted."""
         return sorted({name for corner in self.corners for name in corner})
 
     @property
     def combinations(self) -> list[tuple[str, str, str, str]]:
-        """One instrument per corner, every choice, in the order of the lists."""
+        """Every choice of one instrument per corner, in the order of the lists."""
         return list(product(*self.corners))
 
     @property
     def decoded_samples(self) -> int:
-        """Samples to decode of each clip: the pad's length and room for the onset, at most 4 s."""
+        """Samples to decode per clip: `final_length` plus the onset search, at most 4 s."""
         return min(self.final_length + ONSET_SEARCH, NOTE_SAMPLES)
 
-    @property
-    def pad_bytes(self) -> int:
-        """Size of one pad: what the device expects, to the byte."""
-        return self.resolution**2 * len(self.pitches) * self.final_length * 2
-
     def shaping(self) -> dict[str, Any]:
-        """Return the settings that decide what the pack holds; the rest may change freely."""
+        """Return the settings that determine the clips; the plan stays valid if others change."""
         return self.model_dump(exclude={"names", "looping", "gpus", "magenta_dir"})
 
 
 def pad_name(combination: tuple[str, ...]) -> str:
-    """Return the name, without `.bin`, under which the device looks for a combination."""
+    """Return the file name, without `.bin`, by which the synth finds a combination."""
     return "_".join(combination)

@@ -1,4 +1,4 @@
-"""settings.json read, checked and explained: every problem, not the first alone."""
+"""Read settings.json and report every problem in it, not only the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nsynth_super.problems import BadInput, Problem, refuse
+from nsynth_super.base.errors import BadInput, Problem, refuse
 from nsynth_super.settings import rules
 from nsynth_super.settings.model import (
     ABBREVIATION,
@@ -23,8 +23,8 @@ from nsynth_super.settings.model import (
 )
 
 _NAMES = (
-    'such as {"electricpiano": {"display": "E PIANO", "abbr": "EP"}}: '
-    f"display of 1 to {DISPLAY} printable characters, abbr of {ABBREVIATION}"
+    'write them like {"electricpiano": {"display": "E PIANO", "abbr": "EP"}}: '
+    f"display has 1 to {DISPLAY} printable characters, abbr has {ABBREVIATION}"
 )
 _EXPLANATIONS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
     "missing": lambda e: ("is missing", "add it"),
@@ -44,20 +44,20 @@ def _explain(error: Mapping[str, Any]) -> Problem:
     if explain := _EXPLANATIONS.get(error["type"]):
         return Problem(where, *explain(dict(error)))
     bounds = {
-        "pitches": "MIDI numbers are whole, 0 to 127",
-        "resolution": f"a whole number from 1 to {TOUCH_POSITIONS}: the pad has "
-        f"{TOUCH_POSITIONS} touch positions a side",
-        "final_length": f"a whole number of samples from 1 to {NOTE_SAMPLES} (4 s at 16 kHz)",
-        "seed": f"a whole number from 0 to {MAX_SEED}",
-        "pads": "each corner is a list of instrument names",
-        "looping": "true or false",
+        "pitches": "use integers from 0 to 127 (MIDI numbers)",
+        "resolution": f"use an integer from 1 to {TOUCH_POSITIONS}: the touch pad has "
+        f"{TOUCH_POSITIONS} positions per axis",
+        "final_length": f"use an integer from 1 to {NOTE_SAMPLES} samples (4 s at 16 kHz)",
+        "seed": f"use an integer from 0 to {MAX_SEED}",
+        "pads": "use a list of instrument names for each corner",
+        "looping": "use true or false",
     }
     field = str(error["loc"][0]) if error["loc"] else ""
     return Problem(where, f"cannot be {error['input']!r:.80}", bounds.get(field, error["msg"]))
 
 
 def inspect(raw: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
-    """Check parsed settings; return them, if they can be used, and every problem found.
+    """Validate parsed settings; return them, if valid, and every problem found.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def inspect(raw: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
     settings : Settings or None
         None if there is an error among the problems.
     problems : list of Problem
-        Errors, warnings and notes, each with its key.
+        Errors, warnings and notes, each with its key in `where`.
     """
     problems = []
     settings = None
@@ -84,56 +84,55 @@ def inspect(raw: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
 
 
 def read_json(path: Path, where_from: str) -> dict[str, Any]:
-    """Read a JSON object, refusing what the standard parser lets pass: a key given twice.
+    """Read a JSON object and reject duplicate keys, which the standard parser accepts.
 
     Parameters
     ----------
     path : Path
     where_from : str
-        What to do if there is no such file.
+        The `fix` of the problem if the file is missing.
 
     Raises
     ------
     BadInput
-        If the file is missing, is no JSON, or is no object.
+        If the file is missing, is not valid JSON, or does not contain an object.
     """
 
-    def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        refuse(
-            Problem(path.name, f"the key {key!r} stands there twice", "keep one") for key in twice
-        )
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(key for key, _ in pairs)
+        duplicates = [key for key, count in counts.items() if count > 1]
+        refuse(Problem(path.name, f"duplicate key {key!r}", "keep one") for key in duplicates)
         return dict(pairs)
 
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once_each)
+        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
-        raise BadInput(Problem(str(path), "there is no such file", where_from)) from None
+        raise BadInput(Problem(str(path), "file not found", where_from)) from None
     except json.JSONDecodeError as error:
         raise BadInput(
             Problem(
                 f"{path.name}, line {error.lineno}, column {error.colno}",
                 error.msg,
-                "mend the JSON",
+                "fix the JSON",
             )
         ) from None
     except (UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
-            Problem(str(path), f"is no JSON text ({error})", "save it as UTF-8")
+            Problem(str(path), f"is not valid JSON text ({error})", "save it as UTF-8")
         ) from None
     except OSError as error:
         raise BadInput(
-            Problem(str(path), f"cannot be read ({error.strerror})", "see its permissions")
+            Problem(str(path), f"cannot be read ({error.strerror})", "check its permissions")
         ) from None
     if not isinstance(raw, dict):
-        raise BadInput(Problem(str(path), "holds no JSON object", "begin it with {"))
+        raise BadInput(Problem(str(path), "does not contain a JSON object", "start it with {"))
     return raw
 
 
 def read(path: Path) -> tuple[Settings | None, list[Problem]]:
-    """Read and check settings.json."""
+    """Read and validate settings.json; return the settings, if valid, and every problem."""
     try:
-        raw = read_json(path, "`nsynth-super new DIR` makes one, -w DIR names one elsewhere")
+        raw = read_json(path, "create one with `nsynth-super new DIR`, or name its folder with -w")
     except BadInput as bad:
         return None, bad.problems
     return inspect(raw)

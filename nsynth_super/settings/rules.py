@@ -1,4 +1,4 @@
-"""What must hold across the keys of settings.json, and what is odd enough to warn of."""
+"""Rules across the keys of settings.json, and warnings about unusual values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from nsynth_super.problems import Problem
+from nsynth_super.base.errors import Problem
 from nsynth_super.settings.model import (
     CORNERS,
     MAX_FILE_NAME,
@@ -19,19 +19,19 @@ from nsynth_super.settings.model import (
 )
 
 _UPSTREAM_LEFTOVERS = {
-    "gpus": "accepted and not needed: the work is shared out by --shard, not by this number",
-    "magenta_dir": "accepted and not needed: the model is found by --checkpoint",
+    "gpus": "is ignored: --shard divides the work",
+    "magenta_dir": "is ignored: --checkpoint names the model",
 }
 
 
 def name_of(loc: tuple[str | int, ...]) -> str:
-    """Return how a message names a place in settings.json, as in `settings.json pitches[3]`."""
+    """Return the name of a key in messages, such as `settings.json pitches[3]`."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
     return "settings.json " + "".join(parts).lstrip(".") if parts else "settings.json"
 
 
 def _listed(raw: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Instruments by corner, as far as `raw` can be read: rules across keys need no more."""
+    """Return the instruments of each corner, as far as `raw` is valid."""
     pads = raw.get("pads")
     pads = pads if isinstance(pads, dict) else {}
     return {
@@ -42,28 +42,28 @@ def _listed(raw: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def across_keys(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find what is wrong between keys, however wrong some of them are by themselves."""
+    """Yield problems that involve several values; individual keys may be invalid."""
     corners = _listed(raw)
     for corner, names in corners.items():
         for name, count in Counter(names).items():
             if count > 1:
                 yield Problem(
-                    name_of(("pads", corner)), f"lists {name!r} {count} times", "once is enough"
+                    name_of(("pads", corner)), f"lists {name!r} {count} times", "list it once"
                 )
     pitches = raw.get("pitches")
     for pitch, count in Counter(
         p for p in (pitches if isinstance(pitches, list) else []) if isinstance(p, int)
     ).items():
         if count > 1:
-            yield Problem(name_of(("pitches",)), f"lists {pitch} {count} times", "once is enough")
-    yield from _names_of_nobody(raw, corners)
-    yield from _names_that_share_a_file(corners)
+            yield Problem(name_of(("pitches",)), f"lists {pitch} {count} times", "list it once")
+    yield from _unused_labels(raw, corners)
+    yield from _case_collisions(corners)
     if len(corners) == len(CORNERS):
-        yield from _combinations_that_share_a_pad(corners)
+        yield from _pad_name_collisions(corners)
 
 
-def _names_of_nobody(raw: Mapping[str, Any], corners: Mapping[str, list[str]]) -> Iterator[Problem]:
-    """Find labels of instruments that no corner lists: a label that is never seen is a mistake."""
+def _unused_labels(raw: Mapping[str, Any], corners: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Yield a problem for each label of an instrument that no corner lists."""
     names = raw.get("names")
     known = {unicodedata.normalize("NFC", name) for listed in corners.values() for name in listed}
     for name in names if isinstance(names, dict) else ():
@@ -71,12 +71,12 @@ def _names_of_nobody(raw: Mapping[str, Any], corners: Mapping[str, list[str]]) -
             close = get_close_matches(name, known, n=1)
             yield Problem(
                 name_of(("names", name)),
-                "no corner lists this instrument",
+                "is not an instrument of any corner",
                 f"did you mean {close[0]}?" if close else "remove it",
             )
 
 
-def _names_that_share_a_file(corners: Mapping[str, list[str]]) -> Iterator[Problem]:
+def _case_collisions(corners: Mapping[str, list[str]]) -> Iterator[Problem]:
     spellings: dict[str, set[str]] = {}
     for name in (name for names in corners.values() for name in names):
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -86,12 +86,12 @@ def _names_that_share_a_file(corners: Mapping[str, list[str]]) -> Iterator[Probl
             listed = " and ".join(map(repr, sorted(names)))
             yield Problem(
                 name_of(("pads",)),
-                f"{listed} are one file on a card or disk that does not tell capitals apart",
+                f"{listed} are the same file on a card or disk that ignores case",
                 "use one spelling",
             )
 
 
-def _combinations_that_share_a_pad(corners: Mapping[str, list[str]]) -> Iterator[Problem]:
+def _pad_name_collisions(corners: Mapping[str, list[str]]) -> Iterator[Problem]:
     seen: dict[str, tuple[str, ...]] = {}
     too_long: tuple[str, int] | None = None
     for combination in product(*(dict.fromkeys(corners[corner]) for corner in CORNERS)):
@@ -109,33 +109,35 @@ def _combinations_that_share_a_pad(corners: Mapping[str, list[str]]) -> Iterator
     if too_long:
         yield Problem(
             name_of(("pads",)),
-            f"{too_long[0][:40]}….bin would have {too_long[1]} bytes in its name; "
-            f"{MAX_FILE_NAME} is the most a file system holds",
+            f"the file name {too_long[0][:40]}….bin would have {too_long[1]} bytes, "
+            f"more than {MAX_FILE_NAME}",
             "shorten the instruments' names",
         )
 
 
 def warnings(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    """Find what the pack can be made with, and its maker may not have meant."""
+    """Yield warnings and notes on valid but probably unintended settings."""
     if raw.get("resolution") == 1:
         yield Problem(
-            name_of(("resolution",)), "of 1, only the north-west corner is heard", level="warning"
+            name_of(("resolution",)), "is 1: only the north-west corner is audible", level="warning"
         )
     length = raw.get("final_length")
     if isinstance(length, int) and 1 <= length <= SHORTEST_SOUND:
         yield Problem(
-            name_of(("final_length",)), f"of {length} samples, all is faded away", level="warning"
+            name_of(("final_length",)),
+            f"is {length} samples: the fades cover the entire sound",
+            level="warning",
         )
     for corner, names in _listed(raw).items():
         if names and len(names) & (len(names) - 1):
             yield Problem(
                 name_of(("pads", corner)),
-                f"{len(names)} instruments: the device's encoder turns left correctly only through "
+                f"lists {len(names)} instruments: turning the synth's encoder left works only with "
                 "1, 2, 4 or 8",
-                "add or drop one, or only ever turn right",
+                "list 1, 2, 4 or 8, or turn the encoder right only",
                 "warning",
             )
-    yield from _labels_of_two(raw)
+    yield from _duplicate_labels(raw)
     for key in raw:
         if key in _UPSTREAM_LEFTOVERS:
             yield Problem(name_of((key,)), _UPSTREAM_LEFTOVERS[key], level="note")
@@ -143,13 +145,13 @@ def warnings(raw: Mapping[str, Any]) -> Iterator[Problem]:
             close = get_close_matches(key, Settings.model_fields, n=1)
             yield Problem(
                 name_of((key,)),
-                "is not a setting, and is ignored",
+                "is not a setting and is ignored",
                 f"did you mean {close[0]}?" if close else "remove it",
                 "warning",
             )
 
 
-def _labels_of_two(raw: Mapping[str, Any]) -> Iterator[Problem]:
+def _duplicate_labels(raw: Mapping[str, Any]) -> Iterator[Problem]:
     names = raw.get("names")
     for corner, listed in _listed(raw).items():
         given = [(names if isinstance(names, dict) else {}).get(name) for name in listed]
@@ -160,6 +162,6 @@ def _labels_of_two(raw: Mapping[str, Any]) -> Iterator[Problem]:
                     yield Problem(
                         name_of(("names",)),
                         f"{count} instruments of {corner} have the {key} {label!r}",
-                        "give each its own",
+                        "make them different",
                         "warning",
                     )

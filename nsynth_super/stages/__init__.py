@@ -1,1 +1,1 @@
-"""The three stages. Each reads only the folder before it and writes only its own."""
+"""The stages prepare, generate and pads, plus export; each writes only its own folder."""

@@ -1,4 +1,4 @@
-"""export: clips to WAV files, for ears and for other programs."""
+"""The `export` command: write clips as WAV files."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from nsynth_super.blocks import complete
-from nsynth_super.files import write_bytes
-from nsynth_super.finishing import finish
-from nsynth_super.plan import require
+from nsynth_super.base.files import write_bytes
+from nsynth_super.base.text import readable_name
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.blocks import complete
+from nsynth_super.pack.finishing import finish
+from nsynth_super.pack.geometry import SAMPLE
+from nsynth_super.pack.plan import require
 from nsynth_super.settings import SAMPLE_RATE, Settings
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace, readable_name
 
-_NAME = 120  # bytes of a mix's name in a file's
+_NAME = 120  # bytes of a mix's name that are kept in a file name
 
 
-def run(workspace: Workspace, settings: Settings, folder: Path, raw: bool = False) -> int:
-    """Write every clip that is complete; return how many.
+def export_clips(workspace: Workspace, settings: Settings, folder: Path, raw: bool = False) -> int:
+    """Write every complete clip as a WAV file; return the number of files.
 
     Parameters
     ----------
     workspace : Workspace
     settings : Settings
     folder : Path
-        Made if it is not there.
+        Created if missing.
     raw : bool
-        As the model drew them, instead of as the pads hold them.
+        Write the decoded codes without the post-processing of the pads.
     """
     plan = require(workspace.plan, settings)
     written = 0
@@ -40,7 +42,7 @@ def run(workspace: Workspace, settings: Settings, folder: Path, raw: bool = Fals
         for clip, row in zip(plan.clips_of(block), codes, strict=True):
             audio = mulaw.decode(np.asarray(row))
             sound = (
-                np.rint(audio * 32767).astype("<i2")
+                np.rint(audio * 32767).astype(SAMPLE)
                 if raw
                 else finish(audio, settings.final_length)
             )

@@ -1,16 +1,16 @@
-"""generate: plan to clips.
+"""The `generate` stage: decode the clips of the plan.
 
-Blocks are written whole. A block under way is kept as the codes drawn so far, which is all that its
-decoder's state is made of: a run that was stopped, killed or requeued goes on from there and ends
-with the bytes of one that never stopped. An engine that cannot go on keeps nothing of a block under
-way, and takes nothing that another engine kept.
+Complete blocks are written atomically. For an unfinished block, the codes sampled so far are saved.
+They determine the decoder's state, so a run that was stopped, killed or requeued resumes from them
+and produces the same bytes as an uninterrupted one. An engine that cannot resume neither saves nor
+loads unfinished blocks.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,114 +18,120 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.blocks import begun, complete
-from nsynth_super.engines import Engine, OutOfMemoryError, Work
-from nsynth_super.files import only_one, sweep, write_array
-from nsynth_super.plan import BLOCK, REPLAN, Plan, Shard, encoding, require
-from nsynth_super.problems import BadInput, Failed, Problem
-from nsynth_super.progress import Progress, Stop, following, say
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.files import only_one, sweep, write_array
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.text import say
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.engines.base import Batch, Engine, OutOfMemoryError
+from nsynth_super.pack.blocks import begun, complete
+from nsynth_super.pack.embeddings import embedding_hash, load_embedding
+from nsynth_super.pack.plan import BLOCK, REPLAN, Plan, Shard, encoding, require
+from nsynth_super.runtime.progress import Progress, following
+from nsynth_super.runtime.signals import Stop
 from nsynth_super.settings import Settings
-from nsynth_super.stages.prepare import embedding_hash, load_embedding
-from nsynth_super.workspace import Workspace
+from nsynth_super.stages.batches import blocks_at_once, equal_batches, halved
 
 SAVE_EVERY = 60.0
-"""Seconds of work that a kill can cost at most."""
+"""Seconds between saves: the most work that a kill can lose."""
 
 
 @dataclass(frozen=True)
-class Generated:
-    """What `generate` made or found.
+class GenerateResult:
+    """Result of the `generate` stage.
 
     Attributes
     ----------
     clips : int
-        Of this shard, complete.
+        Complete clips of the shard.
     made : int
-        Of them, by this run.
+        Clips among them that this run decoded.
     """
 
     clips: int
     made: int
 
 
-def run(
+def run_generate(
     workspace: Workspace,
     settings: Settings,
     engine: Engine,
     shard: Shard | None = None,
     batch_clips: int | None = None,
     quiet: bool = False,
-) -> Generated:
-    """Decode the clips of a shard that are not there yet.
+) -> GenerateResult:
+    """Decode the missing clips of a shard.
 
     Parameters
     ----------
     workspace : Workspace
     settings : Settings
-        Must be those that the plan was made for.
+        Must equal the plan's.
     engine : Engine
     shard : Shard, optional
-        All of the plan by default.
+        By default the entire plan.
     batch_clips : int, optional
-        Clips to decode at once, rounded down to whole blocks; by default what memory allows.
+        Clips to decode at once, rounded down to full blocks; by default as many as memory allows.
     quiet : bool
 
     Raises
     ------
     BadInput
-        If plan, embeddings, settings and checkpoint do not belong together.
+        If plan, embeddings, settings and checkpoint do not match.
     Stopped
-        If a signal asked for it; what was decoded is on disk.
+        If a signal requests it; the decoded samples are saved.
     Failed
-        If another run is at these blocks, or the disk is full.
+        If another run decodes the same blocks, or the disk is full.
     """
     shard = shard or Shard()
     plan = require(workspace.plan, settings)
     embeddings = _embeddings(workspace, plan, engine)
     blocks = shard.blocks(plan.blocks)
     clips = sum(len(plan.clips_of(block)) for block in blocks)
-    with _alone(workspace, shard, plan.blocks), Stop() as stop:
+    with _locked(workspace, shard, plan.blocks), Stop() as stop:
         missing = {block for block in blocks if complete(workspace, plan, block) is None}
         _sweep(workspace, plan, shard, missing)
         made = sum(len(plan.clips_of(block)) for block in missing)
         if not missing:
-            return Generated(clips, 0)
+            return GenerateResult(clips, 0)
         batches = [
             batch
             for batch in equal_batches(blocks, blocks_at_once(engine, batch_clips))
             if not missing.isdisjoint(batch)
         ]
-        under_way = sum(begun(workspace, plan, b).size for b in missing) / plan.samples
+        partly_done = sum(begun(workspace, plan, b).size for b in missing) / plan.samples
         progress = Progress(
             "generate",
             clips,
             "clips",
             workspace.status("generate", shard.name),
-            clips - made + (under_way if engine.resumes else 0),
+            clips - made + (partly_done if engine.resumes else 0),
             shard.name,
             quiet,
         )
         if not quiet:
-            side_by_side = min(clips, max(map(len, batches)) * BLOCK)
-            say(f"generate: {made} clips to go, {side_by_side} at once ({engine.describe()})")
+            at_once = min(clips, max(map(len, batches)) * BLOCK)
+            say(f"generate: {made} clips to go, {at_once} at once ({engine.describe()})")
         with following(progress):
             while batches:
-                batch = _Batch(workspace, plan, batches[0], missing, embeddings, engine)
+                batch = _Decoding(workspace, plan, batches[0], missing, embeddings, engine)
                 try:
                     batch.decode(progress, stop)
                 except OutOfMemoryError as error:
-                    batches = _halved(batches, missing, error)
+                    batches = halved(batches, missing, error)
                 else:
                     del batches[0]
-    return Generated(clips, made)
+    return GenerateResult(clips, made)
 
 
 @contextmanager
-def _alone(workspace: Workspace, shard: Shard, blocks: int) -> Iterator[None]:
-    """Keep out other runs at any of this shard's blocks, however they share the plan out."""
+def _locked(workspace: Workspace, shard: Shard, blocks: int) -> Iterator[None]:
+    """Lock a shard; fail if a run with another number of shards works on one of its blocks."""
 
     def busy(name: str) -> str:
-        return f"{workspace.root}: another `generate` is at shard {name.replace('-of-', '/')} there"
+        return (
+            f"{workspace.root}: another `generate` is running on shard {name.replace('-of-', '/')}"
+        )
 
     with only_one(workspace.lock("generate", shard.name), busy(shard.name)):
         for lock in workspace.status_folder.glob(workspace.lock("generate", "*").name):
@@ -138,31 +144,6 @@ def _alone(workspace: Workspace, shard: Shard, blocks: int) -> Iterator[None]:
         yield
 
 
-def blocks_at_once(engine: Engine, batch_clips: int | None) -> int:
-    """Return how many blocks to decode side by side."""
-    return max(1, (batch_clips or engine.batch_clips()) // BLOCK)
-
-
-def equal_batches(blocks: range, at_once: int) -> list[range]:
-    """Share blocks out over as few batches as can be, of equal size but for one block.
-
-    A small last batch would take as long as a large one on hardware that is not filled by it.
-    """
-    count = -(-len(blocks) // at_once)
-    parts = [Shard(number, count).blocks(len(blocks)) for number in range(count)]
-    return [blocks[part.start : part.stop] for part in parts]
-
-
-def _halved(batches: Sequence[range], missing: set[int], error: OutOfMemoryError) -> list[range]:
-    """Return batches half as large, after one that the device had no memory for."""
-    half = -(-len(batches[0]) // 2)
-    if half == len(batches[0]):
-        raise Failed(f"{error} -> free some memory: a block is the least") from error
-    say(f"generate: {error}: going on with {half * BLOCK}")
-    halves = (part for batch in batches for part in equal_batches(batch, half))
-    return [batch for batch in halves if not missing.isdisjoint(batch)]
-
-
 def _embeddings(
     workspace: Workspace, plan: Plan, engine: Engine
 ) -> Mapping[str, NDArray[np.float32]]:
@@ -170,23 +151,23 @@ def _embeddings(
         raise BadInput(
             Problem(
                 "checkpoint",
-                f"is not the one that the plan was made with ({engine.checkpoint_sha256[:12]}, "
-                f"the plan says {plan.checkpoint[:12]}): every clip would change",
-                f"name that one with --checkpoint, or {REPLAN}",
+                f"differs from the plan's ({engine.checkpoint_sha256[:12]}, "
+                f"expected {plan.checkpoint[:12]}): every clip would change",
+                f"name the plan's checkpoint with --checkpoint, or {REPLAN}",
             )
         )
     embeddings, problems = {}, []
     for name, expected in plan.embeddings.items():
-        instrument, _, pitch = name.rpartition("_")
+        note = NoteName.parse(name)
         try:
-            embeddings[name] = load_embedding(workspace, (instrument, int(pitch)), engine)
+            embeddings[name] = load_embedding(workspace, note, engine.dimensions.embedding)
         except BadInput as bad:
             problems += bad.problems
             continue
         if embedding_hash(embeddings[name]) != expected:
             problems.append(
                 Problem(
-                    str(workspace.embedding(instrument, int(pitch))),
+                    str(workspace.embedding(note)),
                     "changed since the plan was made",
                     REPLAN,
                 )
@@ -197,7 +178,7 @@ def _embeddings(
 
 
 def _sweep(workspace: Workspace, plan: Plan, shard: Shard, missing: set[int]) -> None:
-    """Remove what a killed run of this shard left half-written, or begun and then completed."""
+    """Remove temporary files of killed runs and saved codes of blocks that are now complete."""
     blocks = shard.blocks(plan.blocks)
     stale = [workspace.partial(b, plan.block_identity(b)) for b in blocks if b not in missing]
     for temporary in workspace.clips.glob(".*.part"):
@@ -210,10 +191,11 @@ def _sweep(workspace: Workspace, plan: Plan, shard: Shard, missing: set[int]) ->
     sweep(workspace.status_folder, workspace.status("generate", shard.name).name)
 
 
-class _Batch:
-    """The blocks that are decoded side by side, those of them that are there already as well.
+class _Decoding:
+    """The decoding of one batch of blocks.
 
-    So the batch is the same however often a run is stopped, and with it the rounding of its sums.
+    The batch includes blocks that are already complete, so that its size, and with it the rounding,
+    does not depend on where an earlier run stopped.
     """
 
     def __init__(
@@ -228,12 +210,12 @@ class _Batch:
         self.workspace, self.plan, self.blocks, self.engine = workspace, plan, blocks, engine
         self.missing = [block for block in blocks if block in missing]
         mixes = [plan.mixes[clip] for block in blocks for clip in plan.clips_of(block)]
-        drawn = [self._drawn(block) for block in blocks]
-        self.time = min(codes.shape[1] for codes in drawn)
+        stored = [self._stored(block) for block in blocks]
+        self.time = min(codes.shape[1] for codes in stored)
         self.codes = np.zeros((len(mixes), plan.samples), dtype=np.uint8)
-        self.codes[:, : self.time] = np.concatenate([codes[:, : self.time] for codes in drawn])
+        self.codes[:, : self.time] = np.concatenate([codes[:, : self.time] for codes in stored])
         self.saved = self.time
-        self.work = Work(
+        self.batch = Batch(
             encodings=np.stack([encoding(mix, embeddings) for mix in mixes]),
             keys=[mix.key for mix in mixes],
             seed=plan.seed,
@@ -241,23 +223,23 @@ class _Batch:
             begun=self.codes[:, : self.time].copy(),
         )
 
-    def _drawn(self, block: int) -> NDArray[np.uint8]:
+    def _stored(self, block: int) -> NDArray[np.uint8]:
         codes = None if block in self.missing else complete(self.workspace, self.plan, block)
         if codes is not None:
             return codes
-        drawn = begun(self.workspace, self.plan, block)
-        return drawn if self.engine.resumes else drawn[:, :0]
+        codes = begun(self.workspace, self.plan, block)
+        return codes if self.engine.resumes else codes[:, :0]
 
     def decode(self, progress: Progress, stop: Stop) -> None:
-        """Decode to the end, or to the point where a stop is asked for."""
+        """Decode and write the batch; save the codes and raise `Stopped` if a stop is requested."""
         last_save = time.monotonic()
         clips = sum(len(self.plan.clips_of(block)) for block in self.missing)
-        told = self.time
-        with self._kept(), closing(self.engine.decode(self.work)) as pieces:
+        reported = self.time
+        with self._saved_on_failure(), closing(self.engine.decode(self.batch)) as pieces:
             for piece in pieces:
                 self._take(piece.codes)
-                progress.advance(clips * (piece.time - told) / self.plan.samples)
-                told = piece.time
+                progress.advance(clips * (piece.time - reported) / self.plan.samples)
+                reported = piece.time
                 if self.time == self.plan.samples:
                     break
                 if self.engine.resumes:
@@ -266,15 +248,15 @@ class _Batch:
                         self._save()
                         last_save = time.monotonic()
                 else:
-                    stop.here(partial(self._give_up, told, progress))
+                    stop.here(partial(self._discard, reported, progress))
         if self.time != self.plan.samples:
-            raise RuntimeError(f"the engine ended at sample {self.time:,}")
+            raise RuntimeError(f"the engine stopped at sample {self.time:,}")
         self._finish()
-        stop.here(lambda: "every clip begun is complete on disk; run it again to go on")
+        stop.here(lambda: "the current batch is complete on disk; run it again to resume")
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
-        """Keep what was drawn when memory runs out: a smaller batch goes on from there."""
+    def _saved_on_failure(self) -> Iterator[None]:
+        """Save the codes if memory runs out, so that a smaller batch resumes from them."""
         try:
             yield
         except OutOfMemoryError:
@@ -292,28 +274,27 @@ class _Batch:
         return self.codes[clips.start - first : clips.stop - first]
 
     def _save(self) -> str:
-        """Keep the codes drawn so far; say so."""
+        """Save the codes sampled so far; return a message."""
         if self.time > self.saved:
             for block in self.missing:
-                # In a smaller batch it may have been further.
+                # An earlier, smaller batch may have saved more samples.
                 if begun(self.workspace, self.plan, block).shape[1] < self.time:
                     path = self.workspace.partial(block, self.plan.block_identity(block))
                     write_array(path, self._rows(block)[:, : self.time])
             self.saved = self.time
         return (
             f"{self.time:,} of {self.plan.samples:,} samples of {len(self.codes)} clips "
-            "are safe on disk; run it again to go on"
+            "are saved; run it again to resume"
         )
 
-    def _give_up(self, drawn: int, progress: Progress) -> str:
-        """Count what is lost as not done; say so."""
+    def _discard(self, samples: int, progress: Progress) -> str:
+        """Subtract the lost samples from the progress; return a message."""
         clips = sum(len(self.plan.clips_of(block)) for block in self.missing)
-        progress.advance(-clips * drawn / self.plan.samples)
-        begins = "block under way begins" if len(self.missing) == 1 else "blocks under way begin"
+        progress.advance(-clips * samples / self.plan.samples)
         return (
-            f"{self.engine.name} cannot go on inside a block: the {begins} anew "
-            f"({drawn:,} of {self.plan.samples:,} samples of {clips} clips are lost), "
-            "blocks that were complete are safe; run it again to go on"
+            f"{self.engine.name} cannot resume inside a block: {samples:,} of "
+            f"{self.plan.samples:,} samples of {clips} clips are lost, complete blocks are saved; "
+            "run it again to resume"
         )
 
     def _finish(self) -> None:

@@ -1,13 +1,11 @@
-"""pads: clips to pads, with the device's settings.json and a manifest.
+"""The `pads` stage: write the pads, the synth's settings.json and manifest.json.
 
-One pass over the clips: each is finished once and written to every place where it is heard.
+A single pass over the clips post-processes each one once and writes it to every place in the pads.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super import __version__, machine
-from nsynth_super.blocks import complete
-from nsynth_super.device import device_settings, offset, read_device_settings
-from nsynth_super.files import (
+from nsynth_super.base import allocation
+from nsynth_super.base.errors import BadInput, Failed, Problem
+from nsynth_super.base.files import (
     explained,
     only_one,
     sha256,
@@ -30,51 +27,56 @@ from nsynth_super.files import (
     temporary_beside,
     write_json,
 )
-from nsynth_super.finishing import finish
-from nsynth_super.grid import Grid
-from nsynth_super.plan import Plan, require
-from nsynth_super.problems import BadInput, Failed, Problem
-from nsynth_super.progress import Progress, Stop, following
-from nsynth_super.settings import SAMPLE_RATE, Settings, pad_name
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.blocks import complete
+from nsynth_super.pack.finishing import finish
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.pack.grid import Grid
+from nsynth_super.pack.manifest import Manifest
+from nsynth_super.pack.plan import Plan, require
+from nsynth_super.runtime.progress import Progress, following
+from nsynth_super.runtime.signals import Stop
+from nsynth_super.settings import Settings, pad_name
+from nsynth_super.synth.settings import read_synth_settings, synth_settings
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
 
 AT_ONCE = 256
-"""Pads written in one pass over the clips: the factory pack's, within a process's open files."""
+"""Pads per pass over the clips: enough for a factory pack, below the limit of open files."""
 
 MOST_THREADS = 4
-"""What a clip's finish does between NumPy's calls is one thread's at a time: more would wait."""
+"""Most threads that help: Python code between the NumPy calls runs in one thread at a time."""
 
 
 @dataclass(frozen=True)
-class Pack:
-    """What `pads` made or found.
+class PadsResult:
+    """Result of the `pads` stage.
 
     Attributes
     ----------
     pads : int
+        Number of pads in the pack.
     made : bool
-        False if all was there already.
+        False if the pads were already complete.
     """
 
     pads: int
     made: bool
 
 
-def run(
+def run_pads(
     workspace: Workspace,
     settings: Settings,
     given: Mapping[str, Any] | None = None,
     quiet: bool = False,
-) -> Pack:
-    """Write every pad of the pack, the device's settings.json and manifest.json.
+) -> PadsResult:
+    """Write the pads of the pack, the synth's settings.json and manifest.json.
 
     Parameters
     ----------
     workspace : Workspace
     settings : Settings
     given : mapping, optional
-        The device's present settings.json, to merge into.
+        The synth's current settings.json, to merge with.
     quiet : bool
 
     Raises
@@ -91,42 +93,43 @@ def run(
         raise BadInput(
             Problem(
                 str(workspace.clips),
-                f"{clips} of {len(plan.mixes)} clips are not made yet",
+                f"{clips} of {len(plan.mixes)} clips are missing",
                 "run `nsynth-super generate` first",
             )
         )
     names = [pad_name(combination) for combination in settings.combinations]
-    busy = f"{workspace.root}: another `pads` is at work there"
+    busy = f"{workspace.root}: another `pads` is running"
     with only_one(workspace.lock("pads"), busy), Stop() as stop:
         made = not _is_complete(workspace, settings, plan, names)
         if made:
             _make(workspace, settings, plan, names, stop, quiet)
-        wanted = device_settings(settings, given if given is not None else _previous(workspace))
+        wanted = synth_settings(settings, given if given is not None else _previous(workspace))
         if made or _previous(workspace) != wanted:
-            write_json(workspace.device_settings, wanted, indent=2)
+            write_json(workspace.synth_settings, wanted, indent=2)
         if made:
-            write_json(workspace.manifest, _manifest(workspace, settings, plan, names), indent=2)
-    return Pack(len(names), made)
+            digests = _sha256s([workspace.pad(name) for name in names])
+            manifest = Manifest.of_pack(settings, plan, digests)
+            write_json(workspace.manifest, manifest.pack_dict(), indent=2)
+    return PadsResult(len(names), made)
 
 
 def _previous(workspace: Workspace) -> dict[str, Any] | None:
     try:
-        return read_device_settings(workspace.device_settings)
+        return read_synth_settings(workspace.synth_settings)
     except BadInput:
         return None
 
 
 def _is_complete(workspace: Workspace, settings: Settings, plan: Plan, names: list[str]) -> bool:
-    """Tell whether the manifest is of this plan, and every pad has its size."""
-    try:
-        manifest = json.loads(workspace.manifest.read_text(encoding="utf-8"))
-        same = manifest["plan"] == plan.identity and sorted(manifest["pads"]) == sorted(
-            f"{name}.bin" for name in names
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    """Return whether the manifest belongs to this plan and every pad has the right size."""
+    manifest = Manifest.of_workspace(workspace)
     paths = [workspace.pad(name) for name in names]
-    return same and all(p.exists() and p.stat().st_size == settings.pad_bytes for p in paths)
+    if manifest is None or manifest.plan != plan.identity:
+        return False
+    if manifest.pads.keys() != {path.name for path in paths}:
+        return False
+    size = Geometry.of(settings).bytes
+    return all(path.exists() and path.stat().st_size == size for path in paths)
 
 
 def _make(
@@ -142,19 +145,19 @@ def _make(
     with following(progress):
         for group in groups:
             paths = [workspace.pad(names[combination]) for combination in group]
-            # The last thread has ended before the files that it writes to are closed.
-            with _files(paths, settings.pad_bytes) as files, _threads() as pool:
+            # This order ends the threads before their files are closed.
+            with _files(paths, Geometry.of(settings).bytes) as files, _threads() as pool:
                 pads = dict(zip(group, files, strict=True))
-                writer = _Writer(workspace, plan, settings.final_length, places, pads)
+                writer = _Writer(workspace, plan, Geometry.of(settings), places, pads)
                 for clips in pool.map(writer.write, range(plan.blocks)):
                     progress.advance(clips)
-                    stop.here(lambda: "no pad was touched that is not whole; run it again")
+                    stop.here(lambda: "only complete pads were written; run it again to resume")
 
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Give threads to work in; on leaving, what none has begun is dropped, the rest waited for."""
-    pool = ThreadPoolExecutor(min(machine.processors(), MOST_THREADS))
+    """Yield a thread pool; on exit cancel the pending work and wait for the running work."""
+    pool = ThreadPoolExecutor(min(allocation.processors(), MOST_THREADS))
     try:
         yield pool
     finally:
@@ -162,18 +165,20 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _places(settings: Settings, plan: Plan) -> list[list[tuple[int, int]]]:
-    """Return where each of the plan's clips is heard: `(combination, row)`."""
+    """Return the (combination, row) of every place of each clip of the plan."""
     grid = Grid.of(settings)
     index = {mix.key: number for number, mix in enumerate(grid.mixes)}
     return [list(grid.places_of(index[mix.key])) for mix in plan.mixes]
 
 
 def _clear(workspace: Workspace, names: list[str]) -> None:
-    """Take away what is not to be taken for the pack while its pads are being replaced."""
+    """Remove the manifest, pads of earlier settings, and temporary files."""
     try:
-        for listed in set(_listed(workspace)) - {f"{name}.bin" for name in names}:
-            (workspace.pads / Path(listed).name).unlink(missing_ok=True)
-        # Without its manifest nobody takes the pads for a pack.
+        before = Manifest.of_workspace(workspace)
+        listed = set(before.pads) if before else set()
+        for name in listed - {f"{name}.bin" for name in names}:
+            (workspace.pads / name).unlink(missing_ok=True)
+        # Without a manifest, the pads do not count as a finished pack.
         workspace.manifest.unlink(missing_ok=True)
     except OSError as error:
         raise explained(error, workspace.pads) from error
@@ -181,50 +186,40 @@ def _clear(workspace: Workspace, names: list[str]) -> None:
     sweep(workspace.status_folder, workspace.status("pads").name)
 
 
-def _listed(workspace: Workspace) -> list[str]:
-    """Return the file names of the pads that the manifest lists; none without one."""
-    try:
-        pads = json.loads(workspace.manifest.read_text(encoding="utf-8"))["pads"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [name for name in pads if isinstance(name, str) and name.endswith(".bin")]
-
-
 @dataclass(frozen=True)
 class _Writer:
-    """Finishes clips and writes them into open pads; no two blocks write to the same place.
+    """Writer of post-processed clips into open pads; thread-safe, as no two clips share a place.
 
     Attributes
     ----------
     workspace : Workspace
     plan : Plan
-    length : int
-        Samples of a sound.
+    geometry : Geometry
     places : list of list of (combination, row)
-        Where each clip is heard.
+        Places of each clip.
     pads : dict of int to int
-        File descriptors by combination; what only others hear is not written.
+        File descriptors by combination; clips of other combinations are skipped.
     """
 
     workspace: Workspace
     plan: Plan
-    length: int
+    geometry: Geometry
     places: list[list[tuple[int, int]]]
     pads: dict[int, int]
 
     def write(self, block: int) -> int:
-        """Write a block's clips; return how many they are."""
+        """Write the clips of a block; return their number."""
         codes = complete(self.workspace, self.plan, block)
         if codes is None:
             raise Failed(
-                f"{self.workspace.clips}: block {block} went missing -> run `nsynth-super generate`"
+                f"{self.workspace.clips}: block {block} is missing -> run `nsynth-super generate`"
             )
-        # Clip by clip: one fits a core's cache, a block's amplitudes do not.
+        # One clip at a time fits a core's cache; the amplitudes of a block do not.
         for clip, row in zip(self.plan.clips_of(block), codes, strict=True):
-            sound = finish(mulaw.decode(np.asarray(row)), self.length)
+            sound = finish(mulaw.decode(np.asarray(row)), self.geometry.length)
             for combination, place in self.places[clip]:
                 if combination in self.pads:
-                    _write_at(self.pads[combination], sound, offset(place, self.length))
+                    _write_at(self.pads[combination], sound, self.geometry.offset(place))
         return len(codes)
 
 
@@ -237,9 +232,9 @@ def _write_at(descriptor: int, sound: NDArray[np.int16], position: int) -> None:
 
 @contextmanager
 def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
-    """Open temporary files of `size` bytes; on success sync them and give them their names.
+    """Open temporary files of `size` bytes; on success sync them and rename them to `paths`.
 
-    Their space is claimed first, so that a disk that cannot hold them says so at once.
+    The space is allocated first, so that a full disk fails before any work.
     """
     temporaries = [temporary_beside(path) for path in paths]
     try:
@@ -249,7 +244,7 @@ def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
             for temporary in temporaries:
                 descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
                 stack.callback(os.close, descriptor)
-                _claim(descriptor, size)
+                _allocate(descriptor, size)
                 descriptors.append(descriptor)
             yield descriptors
             for descriptor in descriptors:
@@ -257,7 +252,7 @@ def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
         for temporary, path in zip(temporaries, paths, strict=True):
             if temporary.stat().st_size != size:
                 raise Failed(
-                    f"{path}: came out with another size than {size:,} bytes -> please report it"
+                    f"{path}: does not have the expected size of {size:,} bytes -> please report it"
                 )
             os.replace(temporary, path)
         sync(paths[0].parent)
@@ -269,42 +264,15 @@ def _files(paths: list[Path], size: int) -> Iterator[list[int]]:
                 temporary.unlink(missing_ok=True)
 
 
-def _claim(descriptor: int, size: int) -> None:
+def _allocate(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
-    else:  # macOS: a full disk shows later, and is as harmless
+    else:  # macOS: a full disk fails later, with no other harm
         os.ftruncate(descriptor, size)
 
 
-def _manifest(
-    workspace: Workspace, settings: Settings, plan: Plan, names: list[str]
-) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "made_by": {
-            "nsynth-super": __version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "plan": plan.identity,
-        "settings": dict(plan.shaping),
-        "seed": plan.seed,
-        "checkpoint": plan.checkpoint,
-        "geometry": {
-            "order": "[y][x][pitch][sample], top row first, headerless little-endian int16 mono",
-            "corners": ["NW", "NE", "SW", "SE"],
-            "resolution": settings.resolution,
-            "pitches": list(settings.pitches),
-            "length": settings.final_length,
-            "sample_rate": SAMPLE_RATE,
-            "bytes": settings.pad_bytes,
-        },
-        "pads": _sha256s([workspace.pad(name) for name in names]),
-    }
-
-
 def _sha256s(paths: list[Path]) -> dict[str, str]:
-    """Return the files' sha256 by their names."""
+    """Return the sha256 of each file, by file name."""
     with _threads() as pool:
         digests = pool.map(sha256, paths)
         return {path.name: digest for path, digest in zip(paths, digests, strict=True)}

@@ -1,42 +1,41 @@
-"""prepare: notes to embeddings, embeddings to the plan."""
+"""The `prepare` stage: encode the notes and plan the clips."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nsynth_super import notes as source_notes
-from nsynth_super.engines import Engine
-from nsynth_super.files import only_one, read_array, sweep, write_array, write_json
-from nsynth_super.notes import Fill, Note
-from nsynth_super.plan import Plan
-from nsynth_super.problems import BadInput, Problem, refuse
-from nsynth_super.progress import Progress, Stop, following, say
-from nsynth_super.settings import NOTE_SAMPLES, Settings
-from nsynth_super.stages.planning import refuse_loss, settle, worth_keeping
-from nsynth_super.wavenet.dimensions import HOP
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.errors import BadInput, Problem, refuse
+from nsynth_super.base.files import only_one, sweep, write_array, write_json
+from nsynth_super.base.text import say
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.engines.base import Engine
+from nsynth_super.notes import recordings as source_notes
+from nsynth_super.notes.recordings import Fill, Note
+from nsynth_super.pack.embeddings import embedding_hash, load_embedding, read_origins
+from nsynth_super.pack.plan import Plan
+from nsynth_super.runtime.progress import Progress, following
+from nsynth_super.runtime.signals import Stop
+from nsynth_super.settings import Settings
+from nsynth_super.stages.replan import refuse_loss, settle, worth_keeping
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What `prepare` made or found.
+class PrepareResult:
+    """Result of the `prepare` stage.
 
     Attributes
     ----------
     plan : Plan
     encoded : int
-        Notes encoded by this run; the others' embeddings were there.
+        Notes that this run encoded; the other embeddings were current.
     kept : int
-        Clips of an earlier plan that the new one goes on with.
+        Clips of an earlier plan that remain valid.
     changed : bool
-        Whether the plan is another than before.
+        Whether the plan changed.
     """
 
     plan: Plan
@@ -45,7 +44,7 @@ class Prepared:
     changed: bool
 
 
-def run(
+def run_prepare(
     workspace: Workspace,
     settings: Settings,
     engine: Engine,
@@ -53,8 +52,8 @@ def run(
     seed: int | None = None,
     replan: bool = False,
     quiet: bool = False,
-) -> Prepared:
-    """Encode every note that needs it, and plan the pack.
+) -> PrepareResult:
+    """Encode the notes without a current embedding, and plan the pack.
 
     Parameters
     ----------
@@ -62,22 +61,22 @@ def run(
     settings : Settings
     engine : Engine
     fill : {"repeat", "repitch"}, optional
-        Fill missing pitches from the nearest.
+        Derive missing pitches from the nearest note.
     seed : int, optional
-        In the place of the settings'.
+        Overrides the seed of the settings.
     replan : bool
-        Plan anew if something changed; clips that are still valid are kept.
+        Replace the plan if something changed; clips that are still valid are kept.
     quiet : bool
 
     Raises
     ------
     BadInput
-        With every problem of every note; or if an existing plan would be invalidated and
+        If notes have problems, with all of them; or if the existing plan would become invalid and
         `replan` is not set.
     """
     found, problems = source_notes.find(workspace.notes, settings, fill)
     refuse(problems)
-    busy = f"{workspace.root}: another `prepare` is at work there"
+    busy = f"{workspace.root}: another `prepare` is running"
     with only_one(workspace.lock("prepare"), busy), Stop() as stop:
         sweep(workspace.embeddings)
         sweep(workspace.root, workspace.plan.name)
@@ -85,53 +84,30 @@ def run(
         sweep(workspace.status_folder, workspace.status("prepare").name)
         seed = settings.seed if seed is None else seed
         todo = _todo(workspace, found, engine)
-        standing = worth_keeping(workspace) if todo and not replan else None
+        existing = worth_keeping(workspace) if todo and not replan else None
 
         def plan_of(embeddings: Mapping[str, str]) -> Plan:
             return Plan.of(settings, seed, engine.checkpoint_sha256, embeddings)
 
-        def agree(embeddings: Mapping[str, str]) -> None:
-            if standing is not None:
-                refuse_loss(workspace, standing, settings, plan_of(embeddings))
+        def check_plan(embeddings: Mapping[str, str]) -> None:
+            if existing is not None:
+                refuse_loss(workspace, existing, settings, plan_of(embeddings))
 
-        foreseen = _foreseen(workspace, found, standing, engine)
-        agree(foreseen)
-        _encode(workspace, todo, engine, foreseen, agree, stop, quiet)
+        expected = _expected_hashes(workspace, found, existing, engine)
+        check_plan(expected)
+        _encode(workspace, todo, engine, expected, check_plan, stop, quiet)
         embeddings = {
-            called(note): embedding_hash(load_embedding(workspace, note.name, engine))
+            str(note.name): embedding_hash(
+                load_embedding(workspace, note.name, engine.dimensions.embedding)
+            )
             for note in found
         }
         plan, kept, changed = settle(workspace, settings, plan_of(embeddings), replan)
-        return Prepared(plan, len(todo), kept, changed)
-
-
-def embedding_hash(embedding: NDArray[np.float32]) -> str:
-    """Return the sha256 of an embedding's numbers."""
-    return hashlib.sha256(np.ascontiguousarray(embedding, dtype="<f4").tobytes()).hexdigest()
-
-
-def load_embedding(
-    workspace: Workspace, name: source_notes.Name, engine: Engine
-) -> NDArray[np.float32]:
-    """Read one embedding.
-
-    Raises
-    ------
-    BadInput
-        If it is missing, cut short or not finite.
-    """
-    path = workspace.embedding(*name)
-    array = read_array(path, "<f4", 2)
-    shape = (NOTE_SAMPLES // HOP, engine.dimensions.embedding)
-    if array is None or array.shape != shape or not np.isfinite(array).all():
-        raise BadInput(
-            Problem(str(path), "is missing or damaged", "run `nsynth-super prepare` again")
-        )
-    return np.asarray(array, dtype=np.float32)
+        return PrepareResult(plan, len(todo), kept, changed)
 
 
 def _todo(workspace: Workspace, found: list[Note], engine: Engine) -> dict[Note, str]:
-    """Return the notes that must be encoded, and the identity of each."""
+    """Return the notes without a current embedding, with the identity of each."""
     origins = read_origins(workspace)
     identities = {note: source_notes.identity(note) for note in found}
     return {
@@ -141,51 +117,46 @@ def _todo(workspace: Workspace, found: list[Note], engine: Engine) -> dict[Note,
     }
 
 
-def _foreseen(
-    workspace: Workspace, found: list[Note], standing: Plan | None, engine: Engine
+def _expected_hashes(
+    workspace: Workspace, found: list[Note], existing: Plan | None, engine: Engine
 ) -> dict[str, str]:
-    """Return what is known of the embeddings' hashes before any note is encoded, by name.
+    """Predict the embeddings' hashes, by note name, before any note is encoded.
 
-    A note that is known to be another recording than the one that the plan was made with has a
-    hash that no embedding has. Where nothing is known, the plan's own is expected.
+    A recording that differs from the plan's gets a placeholder that equals no hash. Without
+    information about a note, the prediction is the hash in the plan.
     """
-    if standing is None:
+    if existing is None:
         return {}
     origins = read_origins(workspace)
-    foreseen = {}
+    expected = {}
     for note in found:
-        name, identity = called(note), source_notes.identity(note)
+        name, identity = str(note.name), source_notes.identity(note)
         origin = origins.get(name, {})
-        planned = standing.embeddings.get(name, "")
+        planned = existing.embeddings.get(name, "")
         if (origin.get("note"), origin.get("checkpoint")) == (identity, engine.checkpoint_sha256):
-            foreseen[name] = origin.get("embedding", "")
+            expected[name] = origin.get("embedding", "")
         elif origin.get("embedding") == planned:
-            foreseen[name] = f"of the recording {identity}"
+            expected[name] = f"of the recording {identity}"
         else:
-            foreseen[name] = planned
-    return foreseen
-
-
-def called(note: Note) -> str:
-    """Return the name that plan and embeddings know a note by."""
-    return f"{note.name[0]}_{note.name[1]}"
+            expected[name] = planned
+    return expected
 
 
 def _encode(
     workspace: Workspace,
     todo: Mapping[Note, str],
     engine: Engine,
-    foreseen: dict[str, str],
-    agree: Callable[[Mapping[str, str]], None],
+    expected: dict[str, str],
+    check_plan: Callable[[Mapping[str, str]], None],
     stop: Stop,
     quiet: bool,
 ) -> None:
-    """Encode notes; write each embedding as it is made, if `agree` lets what it changes pass."""
+    """Encode notes and write each embedding; first call `check_plan` if its hash is unexpected."""
     if not todo:
         return
     conformed = {note: source_notes.read(note) for note in todo}
     refuse(problem for sound in conformed.values() for problem in sound.problems)
-    stop.here(lambda: "no note was encoded; run it again")
+    stop.here(lambda: "no notes were encoded; run it again")
     origins = read_origins(workspace)
     progress = Progress("prepare", len(todo), "notes", workspace.status("prepare"), quiet=quiet)
     sounds = np.stack([sound.audio for sound in conformed.values()])
@@ -194,17 +165,17 @@ def _encode(
         for piece in pieces:
             for embedding in piece:
                 note, identity = next(left)
-                name, digest = called(note), embedding_hash(embedding)
+                name, digest = str(note.name), embedding_hash(embedding)
                 if conformed[note].done and not quiet:
                     say(f"  {note.path.name} -> {name}: {', '.join(conformed[note].done)}")
                 if not np.isfinite(embedding).all():
                     raise BadInput(
-                        Problem(name, "its embedding is not finite", "check the checkpoint")
+                        Problem(name, "the embedding is not finite", "check the checkpoint")
                     )
-                if foreseen.get(name) != digest:
-                    foreseen[name] = digest
-                    agree(foreseen)
-                write_array(workspace.embedding(*note.name), embedding.astype("<f4"))
+                if expected.get(name) != digest:
+                    expected[name] = digest
+                    check_plan(expected)
+                write_array(workspace.embedding(note.name), embedding.astype("<f4"))
                 origins[name] = {
                     "note": identity,
                     "checkpoint": engine.checkpoint_sha256,
@@ -213,18 +184,9 @@ def _encode(
                 write_json(workspace.origins, origins)
                 progress.advance(1)
             progress.advance(0)
-            stop.here(lambda: "the notes encoded so far are safe; run it again to go on")
-    if unmade := [called(note) for note, _ in left]:
-        raise RuntimeError(f"the engine made no embedding of {', '.join(unmade)}")
-
-
-def read_origins(workspace: Workspace) -> dict[str, dict[str, str]]:
-    """Return which note and weights each embedding was made from; nothing if that is lost."""
-    try:
-        origins = json.loads(workspace.origins.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return origins if isinstance(origins, dict) else {}
+            stop.here(lambda: "the notes encoded so far are saved; run it again to resume")
+    if missing := [str(note.name) for note, _ in left]:
+        raise RuntimeError(f"the engine returned no embedding of {', '.join(missing)}")
 
 
 def _is_current(
@@ -234,12 +196,12 @@ def _is_current(
     origins: Mapping[str, Mapping[str, str]],
     engine: Engine,
 ) -> bool:
-    """Tell whether the embedding on disk is the one of this note and these weights, by hashes."""
+    """Return whether the hashes of the embedding, note and weights match origins.json."""
     try:
-        embedding = load_embedding(workspace, note.name, engine)
+        embedding = load_embedding(workspace, note.name, engine.dimensions.embedding)
     except BadInput:
         return False
-    return origins.get(called(note)) == {
+    return origins.get(str(note.name)) == {
         "note": identity,
         "checkpoint": engine.checkpoint_sha256,
         "embedding": embedding_hash(embedding),

@@ -1,4 +1,4 @@
-"""A new plan takes the place of the one before: what changed is named, what is valid is kept."""
+"""Replace an existing plan: report the differences and keep the clips that are still valid."""
 
 from __future__ import annotations
 
@@ -9,88 +9,88 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.blocks import begun, complete
-from nsynth_super.files import write_array
-from nsynth_super.plan import REPLAN, Plan
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.progress import say
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.files import write_array
+from nsynth_super.base.text import say
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.blocks import begun, complete
+from nsynth_super.pack.plan import REPLAN, Plan
 from nsynth_super.settings import Settings
-from nsynth_super.workspace import Workspace
 
 
 def settle(
     workspace: Workspace, settings: Settings, plan: Plan, replan: bool
 ) -> tuple[Plan, int, bool]:
-    """Let `plan` take the place of the one on disk, unless that is the same work.
+    """Replace the plan on disk with `plan`, unless both consist of the same clips.
 
     Parameters
     ----------
     workspace : Workspace
     settings : Settings
     plan : Plan
-        What the pack needs now.
+        Plan for the current settings, notes and checkpoint.
     replan : bool
-        Whether clips of the plan before may be given up.
+        Whether clips of the existing plan may be discarded.
 
     Returns
     -------
     plan : Plan
-        The one that holds.
+        The plan that is now on disk.
     kept : int
-        Clips of the one before that it goes on with.
+        Clips of the previous plan that remain valid.
     changed : bool
         Whether a file was written.
 
     Raises
     ------
     BadInput
-        If clips would be given up without `replan`; what changed is named.
+        If clips would be discarded without `replan`; lists the differences.
     """
-    standing = None if replan else worth_keeping(workspace)
-    if standing is not None:
-        refuse_loss(workspace, standing, settings, plan)
+    existing = None if replan else worth_keeping(workspace)
+    if existing is not None:
+        refuse_loss(workspace, existing, settings, plan)
     try:
         before = Plan.read(workspace.plan)
     except BadInput as damaged:
-        say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: planned anew")
+        say(f"prepare: {damaged.problems[0].where} {damaged.problems[0].what}: making a new one")
         before = None
-    # Which clips the blocks hold is in the plan they were made for: its copy is for that.
+    # Only the plan that the blocks were made for tells their content, hence the copy.
     before = before or _copy(workspace)
     if before is not None and _same_work(before, plan):
-        _forget_begun(workspace, before)
+        _remove_unfinished(workspace, before)
         return before, 0, _write(workspace, before)
     kept = 0
-    if before is not None and (drawn := dict(_drawn(workspace, before))):
-        plan = plan.going_on_with({identity: len(codes) for identity, codes in drawn.items()})
-        kept = _carry_over(workspace, plan, drawn)
+    if before is not None and (stored := dict(_stored_codes(workspace, before))):
+        plan = plan.with_decoded_first({identity: len(codes) for identity, codes in stored.items()})
+        kept = _carry_over(workspace, plan, stored)
     changed = _write(workspace, plan)
-    _forget_begun(workspace, plan)
+    _remove_unfinished(workspace, plan)
     return plan, kept, changed
 
 
 def worth_keeping(workspace: Workspace) -> Plan | None:
-    """Return the plan that the clips on disk were made for; None if there are no clips.
+    """Return the plan of the clips on disk; None if there are no clips.
 
     Raises
     ------
     BadInput
-        If there are clips, and the plan is damaged.
+        If there are clips but the plan is damaged.
     """
     if not any(workspace.clips.glob("*.npy")):
         return None
     return Plan.read(workspace.plan) or _copy(workspace)
 
 
-def refuse_loss(workspace: Workspace, standing: Plan, settings: Settings, plan: Plan) -> None:
-    """Refuse a plan that gives up clips of the one that stands; what changed is named.
+def refuse_loss(workspace: Workspace, existing: Plan, settings: Settings, plan: Plan) -> None:
+    """Check that `plan` keeps all clips of the existing plan.
 
     Raises
     ------
     BadInput
-        If the two are not the same work.
+        If the plans differ in more than order; lists the differences.
     """
-    if not _same_work(standing, plan):
-        what = _what_changed(standing, settings, plan)
+    if not _same_work(existing, plan):
+        what = _what_changed(existing, settings, plan)
         raise BadInput(Problem(str(workspace.plan), what, REPLAN))
 
 
@@ -102,14 +102,14 @@ def _copy(workspace: Workspace) -> Plan | None:
 
 
 def _write(workspace: Workspace, plan: Plan) -> bool:
-    """Write plan.json and its copy where they are not this plan; return whether one was not."""
+    """Write plan.json and its copy where they differ from `plan`; return whether one did."""
     written = False
     for path in (workspace.plan_copy, workspace.plan):
         try:
-            there = Plan.read(path) == plan
+            current = Plan.read(path) == plan
         except BadInput:
-            there = False
-        if not there:
+            current = False
+        if not current:
             plan.write(path)
             written = True
     return written
@@ -124,7 +124,7 @@ def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
     if before.seed != now.seed and not any(line.startswith("seed") for line in changed):
         changed.append(f"seed: was {before.seed}, is {now.seed}")
     if before.checkpoint != now.checkpoint:
-        changed.append("another checkpoint: every clip is made anew")
+        changed.append("the checkpoint changed: every clip must be regenerated")
     notes = [
         n
         for n in now.embeddings
@@ -134,13 +134,14 @@ def _what_changed(before: Plan, settings: Settings, now: Plan) -> str:
         valid = {before.clip_identity(mix) for mix in before.mixes}
         stale = sum(now.clip_identity(mix) not in valid for mix in now.mixes)
         changed.append(
-            f"{', '.join(notes)} sound different: {stale} of {len(now.mixes)} clips are made anew"
+            f"notes changed ({', '.join(notes)}): "
+            f"{stale} of {len(now.mixes)} clips must be regenerated"
         )
-    return f"is for something else: {'; '.join(changed) or 'another version of this program'}"
+    return f"is out of date: {'; '.join(changed) or 'another version of this program made it'}"
 
 
-def _drawn(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield the identity and the codes of every clip that has some on disk, whole or begun."""
+def _stored_codes(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield the identity and the codes of every clip on disk, complete or not."""
     for block in range(plan.blocks):
         codes = _codes(workspace, plan, block)
         if codes.shape[1]:
@@ -148,12 +149,12 @@ def _drawn(workspace: Workspace, plan: Plan) -> Iterator[tuple[str, NDArray[np.u
                 yield plan.clip_identity(plan.mixes[clip]), row
 
 
-def _carry_over(workspace: Workspace, plan: Plan, drawn: Mapping[str, NDArray[np.uint8]]) -> int:
-    """Write the blocks of `plan` whose every clip has codes; return how many clips are whole."""
+def _carry_over(workspace: Workspace, plan: Plan, stored: Mapping[str, NDArray[np.uint8]]) -> int:
+    """Write the blocks of `plan` in which every clip has codes; return the complete clips."""
     kept = 0
     for block in range(plan.blocks):
         clips = [plan.clip_identity(plan.mixes[clip]) for clip in plan.clips_of(block)]
-        rows = [drawn[clip] for clip in clips if clip in drawn]
+        rows = [stored[clip] for clip in clips if clip in stored]
         if len(rows) < len(clips):
             break
         samples = min(plan.samples, *map(len, rows))
@@ -166,15 +167,15 @@ def _carry_over(workspace: Workspace, plan: Plan, drawn: Mapping[str, NDArray[np
     return kept
 
 
-def _forget_begun(workspace: Workspace, plan: Plan) -> None:
-    """Remove the blocks that earlier plans began: what is valid of them has been carried over."""
-    ours = {workspace.partial(block, plan.block_identity(block)) for block in range(plan.blocks)}
-    for path in set(workspace.clips.glob("*.part.npy")) - ours:
+def _remove_unfinished(workspace: Workspace, plan: Plan) -> None:
+    """Remove unfinished blocks of earlier plans, after their valid clips were carried over."""
+    current = {workspace.partial(block, plan.block_identity(block)) for block in range(plan.blocks)}
+    for path in set(workspace.clips.glob("*.part.npy")) - current:
         with suppress(OSError):
             path.unlink()
 
 
 def _codes(workspace: Workspace, plan: Plan, block: int) -> NDArray[np.uint8]:
-    """Map the codes of a block, whole or begun, `[clips, samples so far]`."""
-    whole = complete(workspace, plan, block)
-    return begun(workspace, plan, block) if whole is None else whole
+    """Memory-map the codes of a block, complete or not, `[clips, samples so far]`."""
+    codes = complete(workspace, plan, block)
+    return begun(workspace, plan, block) if codes is None else codes

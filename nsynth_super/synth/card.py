@@ -1,7 +1,7 @@
-"""The instrument's card: where its pads lie, and which settings its device reads.
+"""Locates the pads and the settings on the synth's SD card.
 
-A card is given as the mounted root of the device's Linux, or as the folder of its pads. Paths that
-the card names are its own: they are followed within it, never onto this machine's disk.
+A card is given as the mounted root of the synth's Linux system, or as its pads folder. Absolute
+paths and links on the card are resolved within the card, never on this machine's disk.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nsynth_super.card.manifest import NAME as MANIFEST
-from nsynth_super.device import DATA_DIRECTORY, read_device_settings
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.pack.manifest import NAME as MANIFEST
+from nsynth_super.synth.settings import DATA_DIRECTORY, read_synth_settings
 
 PROGRAM = "/home/pi/opt/of/apps/open-nsynth/open-nsynth/bin/data"
-"""Where the device's program keeps its settings, on the card."""
+"""Folder on the card where the synth's program keeps its settings."""
 
 SETTINGS = "settings.json"
 LOCAL = "localSettings.json"
-"""If it is there, the device reads it and nothing of settings.json (ofApp.cpp)."""
+"""Replaces settings.json completely if it exists (ofApp.cpp)."""
 
-CHUNK = 1 << 22  # bytes, read or written at once
+CHUNK = 1 << 22  # bytes read or written at once
 _MOST_LINKS = 40
 
 
 @dataclass(frozen=True)
 class Card:
-    """Where things lie on a card.
+    """The locations of pads and settings on a card.
 
     Attributes
     ----------
     root : Path or None
-        Its mounted root; None if only its pads' folder is known.
+        Mount point of the card; None if only its pads folder is known.
     pads : Path
-        The pads' folder; it need not exist yet.
+        Pads folder; it may not exist yet.
     data_directory : str or None
-        That folder as the device sees it; None if nothing says so.
+        The pads folder as the synth sees it; None if unknown.
     settings : Path
-        The settings that the device reads; without a device's, those beside the pads.
+        Settings file that the synth reads; without one, the file in the pads folder.
     given : dict or None
-        What they hold; None if there are none.
-    is_device : bool
-        Whether they are a device's own, not just beside the pads.
+        Content of that file; None if it does not exist.
+    is_synth : bool
+        Whether `settings` is the synth's own file and not just in the pads folder.
     """
 
     root: Path | None
@@ -54,29 +54,29 @@ class Card:
     data_directory: str | None
     settings: Path
     given: dict[str, Any] | None
-    is_device: bool
+    is_synth: bool
 
     @property
     def manifest(self) -> Path:
-        """What the pads on the card are, with their hashes."""
+        """Path of the manifest, which lists the pads and their hashes."""
         return self.pads / MANIFEST
 
     @property
     def overridden(self) -> bool:
-        """Whether the device reads localSettings.json."""
+        """Whether the synth reads localSettings.json."""
         return self.settings.name == LOCAL
 
     @property
     def looks_here(self) -> bool:
-        """Whether the device, as it is set now, looks for its pads in this folder."""
-        said = _directory(self.given)
-        if said is None or self.data_directory is None:
-            return self.given is not None and said == self.data_directory
-        return PurePosixPath(said) == PurePosixPath(self.data_directory)
+        """Whether the synth's current settings point to this pads folder."""
+        current = _directory(self.given)
+        if current is None or self.data_directory is None:
+            return self.given is not None and current == self.data_directory
+        return PurePosixPath(current) == PurePosixPath(self.data_directory)
 
     @property
     def on_this_disk(self) -> bool:
-        """Whether the folder looks like a mount point with nothing mounted."""
+        """Whether the pads folder looks like a mount point with nothing mounted."""
         return (
             self.root is None
             and self.pads.stat().st_dev == Path("/").stat().st_dev
@@ -84,7 +84,7 @@ class Card:
         )
 
     def bins(self) -> dict[str, int]:
-        """Return the sizes of all pads that lie in the folder, by file name."""
+        """Return the size of every pad in the pads folder, by file name."""
         if not self.pads.is_dir():
             return {}
         return {
@@ -94,63 +94,63 @@ class Card:
         }
 
 
-def find(target: Path, folder: str | None = None, device_settings: Path | None = None) -> Card:
-    """Find what is where on a card.
+def find_card(target: Path, folder: str | None = None, synth_settings: Path | None = None) -> Card:
+    """Locate the pads and settings of a card.
 
     Parameters
     ----------
     target : Path
-        The card's mounted root, its pads' folder, or any folder to put pads in.
+        Mount point of the card, its pads folder, or any folder for pads.
     folder : str, optional
-        The pads' folder as the device sees it, such as `/home/pi/pads-drums`; a name alone lies
-        beside the present folder.
-    device_settings : Path, optional
-        The settings that the device reads, where the card does not show them.
+        Pads folder as the synth sees it, such as `/home/pi/pads-drums`; a name without `/` is a
+        folder next to the current one.
+    synth_settings : Path, optional
+        The synth's settings.json, if it is not on the card.
 
     Raises
     ------
     BadInput
-        If `target` is no such folder.
+        If `target` is none of these.
     """
-    if problem := _no_target(target):
+    if problem := _folder_problem(target):
         raise BadInput(problem)
-    target = Path(os.path.abspath(target))  # not resolved: /proc/N/root is no place to leave
+    target = Path(os.path.abspath(target))  # do not resolve links: /proc/N/root would lead outside
     root = next((here for here in (target, *target.parents) if _has_program(here)), None)
-    if root is None and (problem := _no_card(target)):
+    if root is None and (problem := _target_problem(target)):
         raise BadInput(problem)
-    settings = device_settings or _settings_of(root or target, root is not None)
+    settings = synth_settings or _settings_of(root or target, root is not None)
     settings = settings.resolve() if settings.is_symlink() else settings
-    given = read_device_settings(settings) if device_settings or settings.exists() else None
-    said = _directory(given)
+    given = read_synth_settings(settings) if synth_settings or settings.exists() else None
+    current = _directory(given)
     if root is None:
-        if "pads" in (given or {}) and not device_settings:
-            raise BadInput(_is_workspace(target))
-        if folder and not device_settings:
-            what = f"{target} is no card, so that is where the pads go"
-            raise BadInput(Problem("--folder", what, "name the folder that you want as TARGET"))
-        called = _called(folder, said) if folder else said
-        return Card(None, target, called, settings, given, device_settings is not None)
+        if "pads" in (given or {}) and not synth_settings:
+            raise BadInput(_workspace_problem(target))
+        if folder and not synth_settings:
+            what = f"{target} is not a card's root, so the pads go there"
+            raise BadInput(Problem("--folder", what, "give the pads folder as TARGET"))
+        directory = _beside(folder, current) if folder else current
+        return Card(None, target, directory, settings, given, synth_settings is not None)
     if target == root:
-        wanted = _called(folder, said) if folder else said or DATA_DIRECTORY
-        if problem := _elsewhere(root, wanted, settings):
+        wanted = _beside(folder, current) if folder else current or DATA_DIRECTORY
+        if problem := _partition_problem(root, wanted, settings):
             raise BadInput(problem)
         return Card(root, inside(root, wanted), wanted, settings, given, True)
     if folder:
         raise BadInput(
-            Problem("--folder", f"{target} is a folder of the card already", f"name {root} instead")
+            Problem("--folder", f"{target} is already a folder on the card", f"give {root} instead")
         )
     here = f"/{target.relative_to(root)}"
-    if said and _same(inside(root, said), target):
-        here = said  # in the device's own words, which may use a link
+    if current and _same(inside(root, current), target):
+        here = current  # keep the synth's spelling, which may contain a link
     elif any(target.iterdir()) and not any(target.glob("*.bin")):
         raise BadInput(
-            Problem(str(target), "is a folder of the card, and not of pads", f"name {root}")
+            Problem(str(target), "is a folder on the card, but not of pads", f"give {root}")
         )
     return Card(root, target, here, settings, given, True)
 
 
 def inside(root: Path, path: str) -> Path:
-    """Return where an absolute path of the card lies here, its links followed within the card."""
+    """Resolve an absolute path of the card to a path here, following links within the card."""
     here, hops = root, 0
     parts = list(PurePosixPath(path).parts[1:])
     while parts:
@@ -169,18 +169,18 @@ def inside(root: Path, path: str) -> Path:
 
 
 def digest(path: Path, each: Callable[[int], None] = lambda _: None) -> str:
-    """Return a file's sha256 as the card holds it, as far as that can be told from here.
+    """Return the sha256 of a file, bypassing the page cache where possible.
 
-    The system is asked to forget what it remembers of the file, so that it is read from the card
-    again. Where it cannot be asked (macOS), or does not obey (a disk in memory, some network
-    disks), and in what the card and its reader remember themselves, an error of the card may not
-    show. Taking the card out and in again before `verify` leaves no such doubt.
+    The system is advised to drop the file from its page cache, so that it is read from the card.
+    Where that is unsupported (macOS) or ignored (tmpfs, some network file systems), or where the
+    card or its reader has a cache, an error of the card may go unnoticed. Reinserting the card
+    before `verify` rules that out.
 
     Parameters
     ----------
     path : Path
     each : callable
-        Is told how many bytes were just read.
+        Called with the number of bytes of each chunk read.
     """
     found = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
@@ -193,17 +193,19 @@ def digest(path: Path, each: Callable[[int], None] = lambda _: None) -> str:
 
 
 def unwritable(folder: Path) -> Problem | None:
-    """Say why nothing can be written into a folder, which need not exist yet; None if it can."""
+    """Return why a folder, which may not exist yet, is not writable; None if it is."""
     here = next(path for path in (folder, *folder.parents) if path.exists())
     if not here.is_dir():
-        return Problem(str(here), "is no folder", "name another")
+        return Problem(str(here), "is not a folder", "choose another")
     if os.statvfs(here).f_flag & os.ST_RDONLY:
         mount = next(path for path in (here, *here.parents) if os.path.ismount(path))
         return Problem(
-            str(mount), "is mounted read-only", f"`sudo mount -o remount,rw {mount}`, and again"
+            str(mount),
+            "is mounted read-only",
+            f"run `sudo mount -o remount,rw {mount}`, then this again",
         )
     if not os.access(here, os.W_OK | os.X_OK):
-        return Problem(str(here), "may not be written by you", "run it with sudo, or see its owner")
+        return Problem(str(here), "is not writable", "run it with sudo, or check its owner")
     return None
 
 
@@ -212,7 +214,7 @@ def _has_program(root: Path) -> bool:
 
 
 def _settings_of(root: Path, is_card: bool) -> Path:
-    """Return the settings that the device reads, or those beside pads."""
+    """Return the settings file that the synth reads, or the one in a pads folder."""
     if not is_card:
         return root / SETTINGS
     local = inside(root, f"{PROGRAM}/{LOCAL}")
@@ -220,39 +222,39 @@ def _settings_of(root: Path, is_card: bool) -> Path:
 
 
 def _directory(given: dict[str, Any] | None) -> str | None:
-    """Return the pads' folder as the device's settings say it; None if they do not."""
-    said = (given or {}).get("nsynth", {}).get("dataDirectory")
-    return said if isinstance(said, str) and said.startswith("/") else None
+    """Return the pads folder given in the synth's settings; None if there is none."""
+    directory = (given or {}).get("nsynth", {}).get("dataDirectory")
+    return directory if isinstance(directory, str) and directory.startswith("/") else None
 
 
 def _same(one: Path, other: Path) -> bool:
     return one.exists() and one.samefile(other)
 
 
-def _called(folder: str, present: str | None) -> str:
-    return str(PurePosixPath(present or DATA_DIRECTORY).parent / folder)
+def _beside(folder: str, current: str | None) -> str:
+    return str(PurePosixPath(current or DATA_DIRECTORY).parent / folder)
 
 
-def _no_target(target: Path) -> Problem | None:
+def _folder_problem(target: Path) -> Problem | None:
     try:
         if not target.exists():
-            return Problem(
-                str(target), "there is no such folder", "mount the card, and name where it is"
-            )
+            return Problem(str(target), "does not exist", "mount the card and give its mount point")
         if not target.is_dir():
             return Problem(
-                str(target), "is no folder", "name where the card is mounted, not the device"
+                str(target), "is not a folder", "give the card's mount point, not its device file"
             )
         next(target.iterdir(), None)
     except OSError as error:
         return Problem(
-            str(target), f"cannot be read ({error.strerror})", "run it with sudo, or see its owner"
+            str(target),
+            f"cannot be read ({error.strerror})",
+            "run it with sudo, or check its owner",
         )
     return None
 
 
-def _no_card(target: Path) -> Problem | None:
-    """Say what a folder is instead, if it is something that nobody wants pads in."""
+def _target_problem(target: Path) -> Problem | None:
+    """Return why a folder is not suitable for pads; None if it is."""
 
     def holds(*names: str) -> bool:
         return all((target / name).exists() for name in names)
@@ -261,35 +263,35 @@ def _no_card(target: Path) -> Problem | None:
         return Problem(
             str(target),
             "is the card's boot partition",
-            "name the other, larger one, which has home/pi",
+            "give the other, larger partition, which contains home/pi",
         )
     if holds("etc", "usr"):
         return Problem(
             str(target),
-            "is a Linux system without the instrument's program",
-            f"name the instrument's card ({PROGRAM} is on it), or its pads' folder",
+            "is a Linux system without the synth's program",
+            f"give the synth's card, which contains {PROGRAM}, or its pads folder",
         )
     if holds("audio_input") or holds("plan.json"):
-        return _is_workspace(target)
+        return _workspace_problem(target)
     if target.name == "pads_output" and target.parent.joinpath("plan.json").exists():
-        return Problem(str(target), "is where the pack lies already", "name the card")
+        return Problem(str(target), "is the workspace's pack itself", "give the card")
     return None
 
 
-def _is_workspace(target: Path) -> Problem:
-    return Problem(str(target), "is a workspace", "name the card; the workspace goes after -w")
+def _workspace_problem(target: Path) -> Problem:
+    return Problem(str(target), "is a workspace", "give the card; the workspace goes after -w")
 
 
-def _elsewhere(root: Path, directory: str, settings: Path) -> Problem | None:
-    """Notice pads that lie on another partition, which is not mounted here."""
+def _partition_problem(root: Path, directory: str, settings: Path) -> Problem | None:
+    """Return a problem if the pads are on another partition that is not mounted here."""
     wanted = PurePosixPath(directory)
     for point in _mount_points(root):
         if point in (wanted, *wanted.parents) and not os.path.ismount(inside(root, str(point))):
             return Problem(
                 str(settings),
-                f"{directory} is on a partition of its own, which is not mounted at {root}{point}",
-                "mount it there, or name its folder with "
-                f"--device-settings {settings} --folder {directory}",
+                f"{directory} is on a separate partition, which is not mounted at {root}{point}",
+                "mount it there, or give its folder with "
+                f"--synth-settings {settings} --folder {directory}",
             )
     return None
 

@@ -1,14 +1,13 @@
-"""install: a pack onto the instrument's card: pads copied and read back, then its settings merged.
+"""Installs a pack on the synth's SD card: copies and verifies pads, then merges the settings.
 
-Wherever it ends, the device finds pads that are whole and of the geometry that its settings say, or
-finds none and is silent: a short pad would end its program. So pads come first, each copied aside
-and read back before it gets its name, then the manifest, and the settings last. Only where the
-present settings have another geometry than the new pads do the settings come first: they name pads
-that are not there yet, which is silence.
+An interrupted install leaves the synth with complete pads that match its settings, or with missing
+pads, which are silent; a truncated pad would crash its program. Pads are therefore written first,
+each to a temporary file that is read back and renamed, then the manifest, and the settings last. If
+the current settings have another geometry than the new pads, the settings are written first: until
+the pads follow, they refer to missing pads.
 
-Packs lie side by side in one folder where their geometry agrees. What the device lists is one of
-them; installing the other again switches, for its pads are there. Pads of other packs are not read
-here: that is what `verify` is for.
+Packs of the same geometry can share a folder. The synth lists one of them; installing another one
+again switches to it without copying. Pads of other packs are not read here but by `verify`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from nsynth_super.card import CHUNK, digest
-from nsynth_super.card.installation import Work
-from nsynth_super.card.manifest import Manifest
-from nsynth_super.files import (
+from nsynth_super.base.errors import BadInput, Failed, NsynthSuperError, Problem
+from nsynth_super.base.files import (
     explained,
     only_one,
     replacing,
@@ -33,102 +30,105 @@ from nsynth_super.files import (
     write_bytes,
     write_json,
 )
-from nsynth_super.problems import BadInput, Failed, NsynthSuperError, Problem
-from nsynth_super.progress import Progress, Stop, following
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.manifest import Manifest
+from nsynth_super.runtime.progress import Progress, following
+from nsynth_super.runtime.signals import Stop
+from nsynth_super.synth.card import CHUNK, digest
+from nsynth_super.synth.install_plan import InstallPlan
 
 
-def run(workspace: Workspace, work: Work, quiet: bool = False) -> Path | None:
-    """Do what was planned.
+def install_pack(workspace: Workspace, plan: InstallPlan, quiet: bool = False) -> Path | None:
+    """Execute an installation plan.
 
     Parameters
     ----------
     workspace : Workspace
-    work : Work
+    plan : InstallPlan
     quiet : bool
 
     Returns
     -------
     Path or None
-        Where the device's settings were kept before they changed; None if they did not.
+        Backup of the synth's previous settings; None if they did not change.
 
     Raises
     ------
     BadInput
-        If a pad of the workspace is not what its manifest says.
+        If a pad of the workspace does not match its manifest.
     Failed
-        If the card cannot hold the pack, or reads back something else than was written.
+        If writing to the card fails, or a pad reads back differently.
     Stopped
-        On request: pads that are whole on the card stay, and need not be copied again.
+        On request. Complete pads stay on the card and are not copied again.
     """
-    card, backup = work.card, None
-    busy = f"{card.pads}: another `install` is at work there"
+    card, backup = plan.card, None
+    busy = f"{card.pads}: another `install` is running there"
     with only_one(card.pads / ".install.lock", busy), Stop() as stop:
         sweep(card.pads)
-        if work.removed:
-            _prove(workspace, work, stop)
-            _remove(work)
-        if work.settings_first:
-            backup = _settle(work)
-        _copy_all(workspace, work, stop, quiet)
-        if not _holds(card.manifest, work.listed):
-            write_json(card.manifest, work.listed.as_dict(), indent=2)
-            _give(card.manifest, card.pads.stat(), 0o644)
-        if not work.settings_first:
-            backup = _settle(work)
+        if plan.removed:
+            _verify_sources(workspace, plan, stop)
+            _remove(plan)
+        if plan.settings_first:
+            backup = _write_settings(plan)
+        _copy_all(workspace, plan, stop, quiet)
+        if not _matches(card.manifest, plan.listed):
+            write_json(card.manifest, plan.listed.card_dict(), indent=2)
+            _set_owner(card.manifest, card.pads.stat(), 0o644)
+        if not plan.settings_first:
+            backup = _write_settings(plan)
     return backup
 
 
-def _prove(workspace: Workspace, work: Work, stop: Stop) -> None:
-    """Read the workspace's pads before any of the card's make way for them."""
-    for name in work.copied:
-        stop.here(lambda: "nothing on the card is changed yet; run it again to go on")
-        if sha256(workspace.pads / name) != work.pack.pads[name]:
-            raise BadInput(_not_itself(workspace.pads / name))
+def _verify_sources(workspace: Workspace, plan: InstallPlan, stop: Stop) -> None:
+    """Verify the workspace's pads before removing any from the card."""
+    for name in plan.copied:
+        stop.here(lambda: "the card is unchanged; run it again to resume")
+        if sha256(workspace.pads / name) != plan.pack.pads[name]:
+            raise BadInput(_mismatch(workspace.pads / name))
 
 
-def _not_itself(pad: Path) -> Problem:
+def _mismatch(pad: Path) -> Problem:
     return Problem(
         str(pad),
-        "is not what manifest.json beside it says",
-        "remove it, run `nsynth-super pads`, then this again",
+        "does not match the manifest.json in its folder",
+        "remove it, run `nsynth-super pads`, then install again",
     )
 
 
-def _remove(work: Work) -> None:
-    """Take away pads; their manifest last: as long as one is there, it says what that is."""
+def _remove(plan: InstallPlan) -> None:
+    """Remove pads, and the manifest last: it identifies the pads that are left."""
     try:
-        for name in work.removed:
-            (work.card.pads / name).unlink(missing_ok=True)
-        sync(work.card.pads)
-        if work.cleared:
-            work.card.manifest.unlink(missing_ok=True)
-            sync(work.card.pads)
+        for name in plan.removed:
+            (plan.card.pads / name).unlink(missing_ok=True)
+        sync(plan.card.pads)
+        if plan.cleared:
+            plan.card.manifest.unlink(missing_ok=True)
+            sync(plan.card.pads)
     except OSError as error:
-        raise explained(error, work.card.pads) from error
+        raise explained(error, plan.card.pads) from error
 
 
-def _copy_all(workspace: Workspace, work: Work, stop: Stop, quiet: bool) -> None:
+def _copy_all(workspace: Workspace, plan: InstallPlan, stop: Stop, quiet: bool) -> None:
     progress = Progress(
-        "install", len(work.copied), "pads", workspace.status("install"), quiet=quiet
+        "install", len(plan.copied), "pads", workspace.status("install"), quiet=quiet
     )
-    done = work.kept
+    done = plan.kept
 
     def each(size: int) -> None:
-        # Written and read back: each byte of a pad is met twice.
-        progress.advance(size / work.pack.geometry.bytes / 2)
+        # Each byte is written and read back.
+        progress.advance(size / plan.pack.geometry.bytes / 2)
         stop.here(
-            lambda: f"{done} of {len(work.pack.pads)} pads are on the card; run it again to go on"
+            lambda: f"{done} of {len(plan.pack.pads)} pads are on the card; run it again to resume"
         )
 
     with following(progress):
-        for name in work.copied:
-            _copy(workspace.pads / name, work.card.pads / name, work.pack.pads[name], each)
+        for name in plan.copied:
+            _copy(workspace.pads / name, plan.card.pads / name, plan.pack.pads[name], each)
             done += 1
 
 
 def _copy(source: Path, path: Path, wanted: str, each: Callable[[int], None]) -> None:
-    """Copy a pad aside, read it back, and give it its name if it is what it should be."""
+    """Copy a pad to a temporary file, verify it and rename it to `path`."""
     with replacing(path) as temporary:
         found = hashlib.sha256()
         with temporary.open("wb") as file:
@@ -137,14 +137,14 @@ def _copy(source: Path, path: Path, wanted: str, each: Callable[[int], None]) ->
                 file.write(chunk)
                 each(len(chunk))
         if found.hexdigest() != wanted:
-            raise BadInput(_not_itself(source))
+            raise BadInput(_mismatch(source))
         sync(temporary)
         if digest(temporary, each) != wanted:
             raise Failed(
-                f"{path}: reads back other than it was written -> the card or its reader fails; "
+                f"{path}: reads back differently than written -> the card or its reader is faulty; "
                 "try another"
             )
-        _give(temporary, path.parent.stat(), 0o644)
+        _set_owner(temporary, path.parent.stat(), 0o644)
 
 
 def _chunks(source: Path) -> Iterator[bytes]:
@@ -156,41 +156,41 @@ def _chunks(source: Path) -> Iterator[bytes]:
         raise explained(error, source) from error
 
 
-def _give(path: Path, like: os.stat_result, mode: int) -> None:
-    """Let the device's own user have a file that root writes, where a card can say whose it is."""
+def _set_owner(path: Path, like: os.stat_result, mode: int) -> None:
+    """Set the mode and owner of a root-written file if the file system stores ownership."""
     with suppress(OSError):
         os.chmod(path, mode)
         os.chown(path, like.st_uid, like.st_gid)
 
 
-def _holds(path: Path, wanted: Manifest) -> bool:
+def _matches(path: Path, wanted: Manifest) -> bool:
     try:
         now = Manifest.read(path)
     except NsynthSuperError:
         return False
-    return now is not None and now.as_dict() == wanted.as_dict()
+    return now is not None and now.card_dict() == wanted.card_dict()
 
 
-def _settle(work: Work) -> Path | None:
-    """Write the device's settings, if they change; return where the ones before are kept."""
-    path, kept = work.card.settings, None
-    if work.card.given == work.wanted:
+def _write_settings(plan: InstallPlan) -> Path | None:
+    """Write the synth's settings if they change; return the backup of the previous ones."""
+    path, backup = plan.card.settings, None
+    if plan.card.given == plan.wanted:
         return None
     try:
         like = path.stat() if path.exists() else None
         if like:
-            kept = _backup(path)
-            write_bytes(kept, path.read_bytes())
-            _give(kept, like, like.st_mode & 0o777)
-        write_json(path, work.wanted, indent=2)
-        _give(path, like or path.parent.stat(), like.st_mode & 0o777 if like else 0o644)
+            backup = _unused_backup_name(path)
+            write_bytes(backup, path.read_bytes())
+            _set_owner(backup, like, like.st_mode & 0o777)
+        write_json(path, plan.wanted, indent=2)
+        _set_owner(path, like or path.parent.stat(), like.st_mode & 0o777 if like else 0o644)
     except OSError as error:
         raise explained(error, path) from error
-    return kept
+    return backup
 
 
-def _backup(path: Path) -> Path:
-    """Return a name beside `path` that no earlier backup has."""
+def _unused_backup_name(path: Path) -> Path:
+    """Return a backup name for `path` that does not exist yet."""
     name = f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
-    return next(there for there in map(path.with_name, names) if not there.exists())
+    return next(each for each in map(path.with_name, names) if not each.exists())

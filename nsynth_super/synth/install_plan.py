@@ -1,6 +1,6 @@
-"""What is to be done to have a pack on a card, or everything that is in the way.
+"""Plans the installation of a pack on a card, or reports everything that prevents it.
 
-Writes nothing: `install --dry-run` ends here.
+Writes nothing; `install --dry-run` ends here.
 """
 
 from __future__ import annotations
@@ -11,32 +11,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nsynth_super.card import Card, merging, unwritable
-from nsynth_super.card import looping as loops
-from nsynth_super.card.comparison import Comparison, compare, few, in_the_way, removable, unknown
-from nsynth_super.card.manifest import Manifest
-from nsynth_super.device import CROSSFADE, LOOP, Geometry
-from nsynth_super.problems import BadInput, Problem, refuse
-from nsynth_super.progress import amount
+from nsynth_super.base.errors import BadInput, Problem, refuse
+from nsynth_super.base.text import amount
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.pack.manifest import Manifest
 from nsynth_super.settings import SAMPLE_RATE, Settings
-from nsynth_super.workspace import Workspace
+from nsynth_super.synth import looping as loops
+from nsynth_super.synth import merge_settings as merging
+from nsynth_super.synth.card import Card, unwritable
+from nsynth_super.synth.compare import Comparison, compare, conflicts, few, removable, unknown
+from nsynth_super.synth.settings import CROSSFADE, LOOP
 
-ROOM = 1 << 20  # bytes that must be left for the settings, their backup and the manifest
+RESERVE = 1 << 20  # bytes for the settings, their backup and the manifest
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What the user may choose.
+class InstallOptions:
+    """The options of `install`.
 
     Attributes
     ----------
     replace : bool
-        The pack takes the place of pads of the same name, of pads that are cut short, and of packs
-        of another geometry.
+        Whether to replace pads of the same name, truncated pads and packs of another geometry.
     add : bool
-        The device goes on listing the instruments that it lists now, beside the pack's.
+        Whether the synth's current instruments stay listed next to the pack's.
     looping : bool or None
-        The device's looping; None leaves it to the pack's settings, or the device's.
+        Whether the synth loops held sounds; None keeps the pack's or the synth's setting.
     """
 
     replace: bool = False
@@ -45,24 +46,24 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is to be done on a card.
+class InstallPlan:
+    """The changes to make on a card.
 
     Attributes
     ----------
     card : Card
     pack : Manifest
-        The workspace's.
+        The workspace's manifest.
     listed : Manifest
-        The card's, when the work is done.
+        The card's manifest after the installation.
     copied, replaced, removed : list of str
-        Pads to copy; those of them that take the place of another; pads to remove first.
+        Pads to copy; those of them that replace another; pads to remove first.
     wanted : dict
-        The device's settings, when the work is done.
+        The synth's settings after the installation.
     cleared : bool
-        Whether the pads of another geometry are removed, and so all that the manifest lists.
+        Whether all pads in the card's manifest are removed, since their geometry differs.
     settings_first : bool
-        Whether they are written before the pads.
+        Whether the settings are written before the pads.
     problems : list of Problem
         Notes and warnings.
     """
@@ -80,24 +81,28 @@ class Work:
 
     @property
     def kept(self) -> int:
-        """How many of the pack's pads are there already."""
+        """Number of the pack's pads that are already on the card."""
         return len(self.pack.pads) - len(self.copied)
 
     @property
     def changes(self) -> list[str]:
-        """In what the device's settings will differ from the present ones, a line each."""
+        """Changes to the synth's settings, one line each."""
         return merging.changes(self.card, self.wanted)
 
 
-def plan(
-    workspace: Workspace, settings: Settings, card: Card, choices: Choices, quiet: bool = False
-) -> Work:
-    """Say what is to be done to have a pack on a card.
+def plan_install(
+    workspace: Workspace,
+    settings: Settings,
+    card: Card,
+    choices: InstallOptions,
+    quiet: bool = False,
+) -> InstallPlan:
+    """Plan the installation of a pack on a card.
 
     Raises
     ------
     BadInput
-        With everything that is in the way.
+        With every problem that prevents the installation.
     Failed
         If a pad on the card cannot be read.
     """
@@ -114,13 +119,13 @@ def plan(
         if cleared:
             present, found = None, Comparison(found.bins)
     else:
-        problems += in_the_way(card, pack, found)
+        problems += conflicts(card, pack, found)
     copied = [name for name in pack.pads if name not in found.same]
     replaced = sorted(found.damaged | found.other)
-    problems += _room(card, pack, found, copied, replaced, removed)
+    problems += _check_disk_space(card, pack, found, copied, replaced, removed)
 
     size = pack.geometry.bytes
-    after = {name: there for name, there in found.bins.items() if name not in removed}
+    after = {name: bytes_ for name, bytes_ in found.bins.items() if name not in removed}
     after |= dict.fromkeys(pack.pads, size)
     listed = present.pads if present else {}
     gone = [name for name in listed if name not in after]
@@ -128,15 +133,15 @@ def plan(
     wanted = merging.merged(workspace, settings, card, choices.looping)
     if choices.add:
         problems += merging.add(card, wanted, after, size)
-    problems += merging.remarks(card, wanted, cleared)
+    problems += merging.merge_problems(card, wanted, cleared)
     refuse(problems)
     problems += [
-        *_gone(card, gone),
-        *_short(card, short),
-        *_dying(workspace, settings, choices, wanted),
+        *_missing(card, gone),
+        *_truncated(card, short),
+        *_decaying(workspace, settings, choices, wanted),
     ]
-    other = card.looks_here and Geometry.of_device(card.given or {}) != pack.geometry
-    return Work(
+    other = card.looks_here and Geometry.of_synth(card.given or {}) != pack.geometry
+    return InstallPlan(
         *(card, pack, pack.beside(present, gone), copied, replaced, removed, wanted),
         cleared=cleared,
         settings_first=cleared or other,
@@ -147,7 +152,7 @@ def plan(
 def _manifests(
     workspace: Workspace, settings: Settings, card: Card, problems: list[Problem]
 ) -> tuple[Manifest, Manifest | None]:
-    """Return the pack's manifest and the card's, if it lists anything that is still there."""
+    """Return the pack's manifest, and the card's if it lists any pad that still exists."""
     pack, present = None, None
     try:
         present = Manifest.read(card.manifest)
@@ -166,21 +171,21 @@ def _manifests(
 
 
 def _pack(workspace: Workspace, settings: Settings) -> Manifest:
-    """Return the workspace's manifest, if its pads are there and are of its settings."""
+    """Return the workspace's manifest; raise if its pads are missing or outdated."""
     first = "run `nsynth-super pads` first"
     pack = Manifest.read(workspace.manifest)
     if pack is None:
-        raise BadInput(Problem(str(workspace.pads), "there are no pads yet", first))
+        raise BadInput(Problem(str(workspace.pads), "has no pads yet", first))
     if [made.get("settings") for made in pack.packs] != [settings.shaping()]:
         raise BadInput(
             Problem(
                 str(workspace.pads),
-                "was made for other settings than settings.json has now",
+                "was made with other settings than the current settings.json",
                 "run `nsynth-super run` first",
             )
         )
     refuse(
-        Problem(str(workspace.pads / name), "is missing or cut short", first)
+        Problem(str(workspace.pads / name), "is missing or truncated", first)
         for name in pack.pads
         if _size(workspace.pads / name) != pack.geometry.bytes
     )
@@ -194,7 +199,7 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _room(
+def _check_disk_space(
     card: Card,
     pack: Manifest,
     found: Comparison,
@@ -202,56 +207,56 @@ def _room(
     replaced: list[str],
     removed: list[str],
 ) -> Iterator[Problem]:
-    """See whether the card holds the pack, and one pad more while it takes another's place."""
+    """Yield an error if the pack does not fit, with a temporary copy of one replaced pad."""
     here = next(path for path in (card.pads, *card.pads.parents) if path.exists())
     leftovers = list(card.pads.glob(".*.part")) if copied and here == card.pads else []
     free = shutil.disk_usage(here).free + sum(max(_size(path), 0) for path in leftovers)
     free += sum(found.bins[name] for name in removed)
     sizes = [found.bins[name] for name in replaced]
-    need = len(copied) * pack.geometry.bytes - sum(sizes) + max([0, *sizes]) + ROOM
+    need = len(copied) * pack.geometry.bytes - sum(sizes) + max([0, *sizes]) + RESERVE
     if need > free:
         yield Problem(
             str(card.pads),
             f"{len(copied)} pads and the settings need {amount(need)}, {amount(free)} are free",
-            "free some space, take a larger card, or make a smaller pack",
+            "free some space, use a larger card, or make a smaller pack",
         )
 
 
-def _gone(card: Card, gone: list[str]) -> Iterator[Problem]:
+def _missing(card: Card, gone: list[str]) -> Iterator[Problem]:
     if gone:
         yield Problem(
             str(card.pads),
-            f"{few(gone)} of an earlier pack are gone, and listed no more",
-            "installing that pack again brings them back",
+            f"{few(gone)} of an earlier pack no longer exist and are removed from the manifest",
+            "install that pack again to restore them",
             "warning",
         )
 
 
-def _short(card: Card, short: list[str]) -> Iterator[Problem]:
+def _truncated(card: Card, short: list[str]) -> Iterator[Problem]:
     if short:
         yield Problem(
             str(card.pads),
-            f"{few(short)} of an earlier pack are cut short",
-            "installing that pack again mends them",
+            f"{few(short)} of an earlier pack are truncated",
+            "install that pack again to repair them",
             "warning",
         )
 
 
-def _dying(
-    workspace: Workspace, settings: Settings, choices: Choices, wanted: dict[str, Any]
+def _decaying(
+    workspace: Workspace, settings: Settings, choices: InstallOptions, wanted: dict[str, Any]
 ) -> Iterator[Problem]:
-    """Offer to play sounds to their end where most of them die away."""
-    said = settings.looping if choices.looping is None else choices.looping
-    if said is not None or wanted["nsynth"].get("looping") is False:
+    """Yield a note that suggests `--no-looping` if most sounds decay before the loop."""
+    chosen = settings.looping if choices.looping is None else choices.looping
+    if chosen is not None or wanted["nsynth"].get("looping") is False:
         return
-    dying, total = loops.count(workspace.pads, settings)
-    if 2 * dying > total:
+    decaying, total = loops.count(workspace.pads, settings)
+    if 2 * decaying > total:
         first, last = (int(share * settings.final_length) for share in LOOP)
         start, end = max(0, first - CROSSFADE) / SAMPLE_RATE, last / SAMPLE_RATE
         yield Problem(
             "looping",
-            f"{dying} of {total} notes die away before the part from {start:.2f} to {end:.2f} s, "
-            "which the device plays to and fro while a key is held",
-            "--no-looping plays them to their end; --looping leaves it and says no more",
+            f"{decaying} of {total} notes decay before the part from {start:.2f} to {end:.2f} s, "
+            "which the synth loops back and forth while a key is held",
+            "--no-looping plays them to their end; --looping keeps the loop and hides this note",
             "note",
         )

@@ -1,7 +1,7 @@
-"""Which of a pack's sounds die away before the device loops them.
+"""Counts the sounds of a pack that decay before the synth loops them.
 
-While a key is held the device plays a sound up to 0.41 of its length, then the part from 0.2 on to
-and fro (0.5 to 1.54 s of 3.75 s): of a struck or plucked sound that is a faint tail.
+While a key is held, the synth plays a sound up to 0.41 of its length, then loops the part from 0.2
+back and forth (0.5 to 1.54 s of 3.75 s). For struck or plucked sounds that is a faint tail.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.device import LOOP, offset
+from nsynth_super.pack.geometry import SAMPLE, Geometry
 from nsynth_super.settings import Settings, pad_name
+from nsynth_super.synth.settings import LOOP
 
 DECAYED = 4.0
-"""How many times louder (12 dB) a sound's loudest window is than its loop, if it dies away."""
+"""Ratio of a sound's loudest window to its loop, 12 dB, above which it counts as decayed."""
 
 WINDOW = 800  # samples: 50 ms
 
 
 def decays(sound: NDArray[np.int16]) -> bool:
-    """Tell whether a sound, `[samples]`, has died away where the device loops it."""
+    """Return whether a sound, `[samples]`, has decayed before the part that the synth loops."""
     start, end = (int(len(sound) * share) for share in LOOP)
     if start < WINDOW:
         return False
@@ -32,30 +33,35 @@ def decays(sound: NDArray[np.int16]) -> bool:
 
 
 def count(folder: Path, settings: Settings) -> tuple[int, int]:
-    """Count the pack's own notes, as the corners of its pads hold them, that die away; and all.
+    """Count the notes in the corners of the pads that decay before the loop.
 
     Parameters
     ----------
     folder : Path
-        Of the pack's pads.
+        The pack's pads.
     settings : Settings
+
+    Returns
+    -------
+    decaying, total : int
+        Number of notes that decay, and of all notes.
     """
     last = settings.resolution - 1
+    geometry = Geometry.of(settings)
     cells = [(0, 0), (last, 0), (0, last), (last, last)]  # NW, NE, SW, SE
-    heard: dict[str, tuple[tuple[str, str, str, str], int]] = {}
+    pads: dict[str, tuple[tuple[str, str, str, str], tuple[int, int]]] = {}
     for combination in settings.combinations:
-        for name, (x, y) in zip(combination, cells, strict=True):
-            heard.setdefault(name, (combination, y * settings.resolution + x))
-    dying = total = 0
-    for combination, cell in heard.values():
+        for name, cell in zip(combination, cells, strict=True):
+            pads.setdefault(name, (combination, cell))
+    decaying = total = 0
+    for combination, cell in pads.values():
         for pitch in range(len(settings.pitches)):
-            row = cell * len(settings.pitches) + pitch
             sound = np.fromfile(
                 folder / f"{pad_name(combination)}.bin",
-                "<i2",
-                settings.final_length,
-                offset=offset(row, settings.final_length),
+                SAMPLE,
+                geometry.length,
+                offset=geometry.offset(geometry.row(*cell, pitch)),
             )
-            dying += decays(sound)
+            decaying += decays(sound)
             total += 1
-    return dying, total
+    return decaying, total

@@ -1,4 +1,4 @@
-"""A card's device settings with a pack's part in them, and what is to be said about that."""
+"""Merges a pack's settings into the synth's settings on a card, and reports conflicts."""
 
 from __future__ import annotations
 
@@ -6,59 +6,54 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, product
 from typing import Any
 
-from nsynth_super.card import LOCAL, Card
-from nsynth_super.card.comparison import few
-from nsynth_super.device import (
-    Geometry,
-    corner_names,
-    device_settings,
-    lacking,
-    read_device_settings,
-)
-from nsynth_super.problems import BadInput, Problem
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.geometry import Geometry
 from nsynth_super.settings import CORNERS, Settings, pad_name
-from nsynth_super.workspace import Workspace
+from nsynth_super.synth.card import LOCAL, Card
+from nsynth_super.synth.compare import few
+from nsynth_super.synth.settings import corner_names, lacking, read_synth_settings, synth_settings
 
 
 def merged(
     workspace: Workspace, settings: Settings, card: Card, looping: bool | None
 ) -> dict[str, Any]:
-    """Return the card's device settings with the pack's part in them.
+    """Return the synth's settings with the pack's part merged in.
 
-    Where the card has none, those beside the workspace's pads take their place.
+    If the card has none, those in the workspace's pads folder are the base.
     """
     base = card.given
     if base is None:
         try:
-            base = read_device_settings(workspace.device_settings)
+            base = read_synth_settings(workspace.synth_settings)
         except BadInput:
             base = None
-    return device_settings(settings, base, card.data_directory, looping)
+    return synth_settings(settings, base, card.data_directory, looping)
 
 
 def add(card: Card, wanted: dict[str, Any], bins: Mapping[str, int], size: int) -> list[Problem]:
-    """Go on listing in `wanted` what the device lists now, if every pad for that is there.
+    """Add the synth's current instruments to `wanted` if all their combinations have pads.
 
-    The device asks for one instrument from each corner in any combination: two packs of one
-    instrument a corner would need 16 pads, and have two.
+    The synth combines one instrument of each corner freely: two packs with one instrument per
+    corner would need 16 pads, but have two.
 
     Parameters
     ----------
     card : Card
     wanted : dict
-        The device's settings with the pack's part; changed in place.
+        The synth's settings with the pack's part; modified in place.
     bins : mapping of str to int
-        Sizes of the pads that will be there, by file name.
+        Size of every pad after the installation, by file name.
     size : int
-        Of a pad.
+        Expected size of a pad.
     """
     given = card.given or {}
-    now = [corner.get("instruments", []) for corner in given.get("corners", [])]
-    same = Geometry.of_device(given) == Geometry.of_device(wanted)
-    if len(now) != len(CORNERS) or not card.looks_here or not same:
-        what = f"{card.settings} lists no instruments of this geometry and folder"
-        return [Problem("--add", what, "leave it away")]
-    for corner, before in zip(wanted["corners"], now, strict=True):
+    current = [corner.get("instruments", []) for corner in given.get("corners", [])]
+    same = Geometry.of_synth(given) == Geometry.of_synth(wanted)
+    if len(current) != len(CORNERS) or not card.looks_here or not same:
+        what = f"{card.settings} lists no instruments with this geometry and folder"
+        return [Problem("--add", what, "omit it")]
+    for corner, before in zip(wanted["corners"], current, strict=True):
         ours = {entry["name"]: entry for entry in corner["instruments"]}
         theirs = {str(entry.get("name")): entry for entry in before}
         corner["instruments"] = list((theirs | ours).values())
@@ -66,73 +61,76 @@ def add(card: Card, wanted: dict[str, Any], bins: Mapping[str, int], size: int) 
     return [
         Problem(
             "--add",
-            f"{few(absent)} would be missing: every combination of the instruments needs its pad",
-            "leave it away, or make one pack of all the instruments",
+            f"{few(absent)} would be missing: every combination of instruments needs a pad",
+            "omit it, or make one pack of all the instruments",
         )
     ] * bool(absent)
 
 
 def missing(given: Mapping[str, Any], bins: Mapping[str, int], size: int) -> list[str]:
-    """Return the pads that a device's settings ask for and that are not there in their size."""
+    """Return the pads that the synth's settings require but that are missing or of another size."""
     names = (f"{pad_name(combination)}.bin" for combination in product(*corner_names(given)))
     return [name for name in names if bins.get(name) != size]
 
 
-def remarks(card: Card, wanted: Mapping[str, Any], cleared: bool) -> Iterator[Problem]:
-    """Tell what is worth knowing before a card's settings are merged, and its pads `cleared`."""
+def merge_problems(card: Card, wanted: Mapping[str, Any], cleared: bool) -> Iterator[Problem]:
+    """Yield problems and notes about merging a card's settings, and clearing its pads."""
     where = str(card.settings)
     if card.on_this_disk:
         yield Problem(
             str(card.pads),
-            "is an empty folder of this computer's own disk, no card",
-            "if a card should be there, mount it first",
+            "is an empty folder on this computer's disk, not a card",
+            "if a card belongs there, mount it first",
             "warning",
         )
     if card.overridden:
         yield Problem(
             where,
-            "the device reads this and nothing of settings.json, so the pack's part goes here",
+            "the synth reads this file instead of settings.json, so it is changed",
             level="note",
         )
-    elif card.is_device and (other := card.settings.parent / LOCAL).exists():
-        yield Problem(where, f"the device reads {other} instead", f"--device-settings {other}")
+    elif card.is_synth and (other := card.settings.parent / LOCAL).exists():
+        yield Problem(where, f"the synth reads {other} instead", f"use --synth-settings {other}")
     if card.given is None:
         if card.root:
             yield Problem(
-                where, "is not there; one is made", "see its audio and midi parts", "warning"
+                where,
+                "does not exist; it is created",
+                "check its audio and midi settings",
+                "warning",
             )
         return
     for key in lacking(card.given):
         value = wanted["audio"][key.removeprefix("audio.")]
         yield Problem(
             where,
-            f"has no {key}, without which the device's program ends; {value} is put there",
-            "see that your sound device has it",
+            f"has no {key}, which the synth's program requires; {value} is added",
+            "check that your audio hardware supports it",
             "warning",
         )
-    gone = {*chain(*corner_names(card.given))} - {*chain(*corner_names(wanted))}
-    if gone and card.looks_here:
-        pads = "pads are removed" if cleared else "pads stay"
+    unlisted = {*chain(*corner_names(card.given))} - {*chain(*corner_names(wanted))}
+    if unlisted and card.looks_here:
+        pads = "their pads are removed" if cleared else "their pads stay"
         yield Problem(
             where,
-            f"{', '.join(sorted(gone))}: listed no more; {pads}",
-            "installing their pack again lists them again",
+            f"{', '.join(sorted(unlisted))}: no longer listed; {pads}",
+            "install their pack again to list them",
             "note",
         )
 
 
 def changes(card: Card, wanted: Mapping[str, Any]) -> list[str]:
-    """Say in what the device's settings will differ from the present ones, a line each."""
+    """Return the changes to the synth's settings, one line each."""
     return list(_changes("", card.given or {}, wanted))
 
 
-def _changes(key: str, then: Any, now: Any) -> Iterator[str]:
-    if isinstance(then, dict | None) and isinstance(now, dict):
-        then = then or {}
-        for name in dict.fromkeys([*then, *now]):
-            yield from _changes(f"{key}.{name}".lstrip("."), then.get(name), now.get(name))
-    elif key == "corners" and then != now:
-        for corner, names in zip(CORNERS, corner_names({"corners": now}), strict=False):
+def _changes(key: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict | None) and isinstance(new, dict):
+        old = old or {}
+        for name in dict.fromkeys([*old, *new]):
+            yield from _changes(f"{key}.{name}".lstrip("."), old.get(name), new.get(name))
+    elif key == "corners" and old != new:
+        for corner, names in zip(CORNERS, corner_names({"corners": new}), strict=False):
             yield f"{key} {corner}: {', '.join(names)}"
-    elif then != now:
-        yield f"{key}: {now}" if then is None else f"{key}: {then} -> {now}"
+    elif old != new:
+        yield f"{key}: {new}" if old is None else f"{key}: {old} -> {new}"

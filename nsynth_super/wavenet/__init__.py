@@ -1,1 +1,1 @@
-"""The model: NSynth's WaveNet autoencoder (Magenta's `h512_bo16`), read off its variables."""
+"""NSynth's WaveNet autoencoder (Magenta's `h512_bo16`), with sizes inferred from its weights."""

@@ -1,8 +1,8 @@
-"""The model's weights: found, verified, and kept as safetensors.
+"""Find, verify, convert and cache the model's weights.
 
-Magenta published a TensorFlow checkpoint of four times the model's size (the optimizer's and the
-averages' slots are in it). It is read once, by TensorFlow, and becomes one file of plain arrays
-under the same names, in a cache. Everything after that needs only NumPy.
+Magenta published a TensorFlow checkpoint four times the model's size, because it includes
+optimizer slots and moving averages. TensorFlow converts it once to a cached safetensors file with
+the same variable names; everything after that needs only NumPy.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
-from nsynth_super.files import write_bytes
-from nsynth_super.problems import BadInput, Problem, refuse
+from nsynth_super import demo
+from nsynth_super.base.errors import BadInput, Problem, refuse
+from nsynth_super.base.files import write_bytes
 from nsynth_super.wavenet import magenta_format
-from nsynth_super.wavenet.dimensions import Dimensions, read_off
-from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_NAME, beside
-
-DEMO = Path(__file__).parents[1] / "data" / "demo.safetensors"
-"""The small trained model that comes with the package: `--checkpoint demo`."""
+from nsynth_super.wavenet.dimensions import Dimensions, infer_dimensions
+from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_NAME, file_of
 
 _GET_ONE = (
-    "`nsynth-super checkpoint fetch` downloads Magenta's; "
-    "`--checkpoint demo` is the small one in the box, to try things out"
+    "`nsynth-super checkpoint fetch` downloads Magenta's model; "
+    "`--checkpoint demo` uses the small bundled one"
 )
+
+_SHOWN = 8  # problems of one checkpoint that are listed
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's weights.
+    """A model's verified weights.
 
     Attributes
     ----------
     weights : mapping of str to ndarray of float32
-        All variables, by Magenta's names.
+        All variables, keyed by their names in Magenta's checkpoint.
     dimensions : Dimensions
-        The sizes they imply.
+        The model's sizes.
     source : str
-        The file they were read from.
+        The file that the weights were read from.
     """
 
     weights: Mapping[str, NDArray[np.float32]]
@@ -57,7 +57,7 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Of every name and number, whatever file they came in."""
+        """Digest of all names and values, independent of the file format."""
         digest = hashlib.sha256()
         for name in sorted(self.weights):
             digest.update(name.encode())
@@ -66,17 +66,17 @@ class Checkpoint:
 
 
 def cache_folder() -> Path:
-    """Return where converted and downloaded checkpoints are kept: $NSYNTH_CACHE or the user's."""
+    """Return the folder for downloads and conversions: $NSYNTH_CACHE or the user's cache."""
     return Path(os.environ.get("NSYNTH_CACHE") or user_cache_path("nsynth-super"))
 
 
 def fetched_path() -> Path:
-    """Return where `checkpoint fetch` puts Magenta's .tar."""
+    """Return the path to which `checkpoint fetch` downloads Magenta's .tar."""
     return cache_folder() / "wavenet-ckpt.tar"
 
 
 def default_path() -> Path | None:
-    """Return the checkpoint to use when none is named: $NSYNTH_CHECKPOINT, or the fetched one."""
+    """Return the default checkpoint: $NSYNTH_CHECKPOINT, or else the downloaded one, if any."""
     if named := os.environ.get("NSYNTH_CHECKPOINT"):
         return Path(named)
     fetched = fetched_path()
@@ -84,37 +84,37 @@ def default_path() -> Path | None:
 
 
 def find(path: Path | None) -> Path:
-    """Return the file that holds the weights: a .safetensors, a .tar or a TensorFlow prefix.
+    """Resolve a checkpoint argument to a .safetensors file, a .tar file or a TensorFlow prefix.
 
     Parameters
     ----------
     path : Path or None
-        Any of those, one of a prefix's two files, or a folder that holds one of them; `demo` for
-        the one in the box; None for the default.
+        A .safetensors or .tar file, a TensorFlow prefix or one of its files, or a folder that
+        contains exactly one checkpoint; `demo` for the bundled model; None for the default.
 
     Raises
     ------
     BadInput
-        If nothing is there, or a folder holds several.
+        If there is no checkpoint, or a folder contains several.
     """
     path = path or default_path()
     if path is None:
-        raise BadInput(Problem("checkpoint", "there is none", _GET_ONE))
+        raise BadInput(Problem("checkpoint", "no checkpoint found", _GET_ONE))
     if path == Path("demo"):
-        return DEMO
+        return demo.MODEL
     path = path.expanduser()
     if path.is_dir():
         return _find_in(path)
     prefix = Path(str(path).removesuffix(".index").removesuffix(DATA).removesuffix(".meta"))
-    if beside(prefix, INDEX).exists():
-        if not beside(prefix, DATA).exists():
+    if file_of(prefix, INDEX).exists():
+        if not file_of(prefix, DATA).exists():
             raise BadInput(
-                Problem(f"{prefix}{DATA}", "is missing beside its .index", "copy it there too")
+                Problem(f"{prefix}{DATA}", "missing next to its .index file", "copy both files")
             )
         return prefix
     if path.suffix in (".safetensors", ".tar") and path.is_file():
         return path
-    what = "is no checkpoint" if path.exists() else "there is no checkpoint"
+    what = "is not a checkpoint" if path.exists() else "does not exist"
     raise BadInput(Problem(str(path), what, _GET_ONE))
 
 
@@ -124,19 +124,27 @@ def _find_in(folder: Path) -> Path:
         found = sorted(folder.glob(pattern))
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
-            raise BadInput(Problem(str(folder), f"holds several checkpoints: {names}", "name one"))
+            raise BadInput(
+                Problem(str(folder), f"contains several checkpoints: {names}", "name one of them")
+            )
         if found:
             return find(found[0])
-    raise BadInput(Problem(str(folder), "holds no checkpoint", _GET_ONE))
+    raise BadInput(Problem(str(folder), "contains no checkpoint", _GET_ONE))
 
 
 def load(path: Path | None) -> Checkpoint:
-    """Find a checkpoint, convert it if it is TensorFlow's, verify it, and return its weights.
+    """Find a checkpoint, convert it if necessary, verify it and return it.
+
+    Parameters
+    ----------
+    path : Path or None
+        As `find` takes it.
 
     Raises
     ------
     BadInput
-        With every variable that is missing, misshapen or not finite.
+        If there is no readable checkpoint, or with every variable that is missing, has the wrong
+        shape or dtype, or contains non-finite values.
     """
     found = find(path)
     if found.suffix == ".safetensors":
@@ -149,43 +157,43 @@ def _read_safetensors(path: Path, source: str | None = None) -> Checkpoint:
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise BadInput(
-            Problem(str(path), f"is no whole safetensors file ({error})", "make or copy it again")
+            Problem(str(path), f"invalid safetensors file ({error})", "copy or convert it again")
         ) from None
     return verified(weights, source or str(path))
 
 
 def verified(weights: Mapping[str, NDArray[Any]], source: str) -> Checkpoint:
-    """Check names, shapes, dtypes and values, and drop what the model does not use.
+    """Return the weights as a checkpoint, without the variables that the model does not use.
 
     Raises
     ------
     BadInput
-        With every problem found.
+        With every name, shape, dtype and value that is wrong; a long list is abbreviated.
     """
-    dimensions, problems = read_off({name: array.shape for name, array in weights.items()})
+    dimensions, problems = infer_dimensions({name: a.shape for name, a in weights.items()})
     kept = {name: weights[name] for name in dimensions.shapes() if name in weights}
     for name, array in kept.items():
         if array.dtype != np.float32:
             problems.append(
-                Problem(name, f"is {array.dtype}, expected float32", "convert it again")
+                Problem(name, f"has dtype {array.dtype}, expected float32", "convert it again")
             )
         elif not np.isfinite(array).all():
-            problems.append(Problem(name, "holds numbers that are not finite", "get it again"))
-    if len(problems) > 8:
-        more = Problem(source, f"and {len(problems) - 8} more variables", "is it NSynth's WaveNet?")
-        problems = [*problems[:8], more]
+            problems.append(Problem(name, "contains NaN or infinity", "download or train it again"))
+    if len(problems) > _SHOWN:
+        more = f"{len(problems) - _SHOWN} more variables have problems"
+        problems = [*problems[:_SHOWN], Problem(source, more, "is it NSynth's WaveNet?")]
     refuse(problems)
     return Checkpoint(kept, dimensions, source)
 
 
 def save(weights: Mapping[str, NDArray[np.float32]], path: Path, source: str) -> None:
-    """Write weights as safetensors, whole or not at all."""
+    """Write weights as safetensors, atomically."""
     write_bytes(path, serialize(dict(weights), {"format": "nsynth-super 1", "source": source}))
 
 
 def converted(found: Path) -> Path:
-    """Return the safetensors made of a TensorFlow prefix or .tar; make it if it is not cached."""
-    data = found if found.suffix == ".tar" else beside(found, DATA)
+    """Return the cached conversion of a TensorFlow prefix or .tar; convert it if necessary."""
+    data = found if found.suffix == ".tar" else file_of(found, DATA)
     stat = data.stat()
     identity = f"{data.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
     name = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -196,7 +204,7 @@ def converted(found: Path) -> Path:
 
 
 def convert(found: Path, destination: Path) -> Checkpoint:
-    """Read a checkpoint of any kind, verify it, and write it as safetensors."""
+    """Read a checkpoint of any format, verify it, and write it as safetensors."""
     if found.suffix == ".safetensors":
         checkpoint = _read_safetensors(found)
     else:

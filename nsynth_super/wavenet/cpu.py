@@ -1,9 +1,10 @@
-"""The decoder's step on a CPU: two oneDNN products a layer, and little else.
+"""The decoder on a CPU: two oneDNN matrix products per layer.
 
-`rewrites.py` says which weights; here is how the past lies. A layer's inputs lie in a grouped ring
-`[dilation, clips, 3 width + columns]`: a group is one row of the layer's product, with nothing to
-be gathered. Its three taps rotate, so there are three copies of the weights. The columns of a frame
-stand beside every group, and are written when the frame changes.
+`rewrites.py` defines the weights; this module defines the layout of the past inputs. Each layer
+keeps them in a ring buffer of groups, `[dilation, clips, 3 width + columns]`. A group holds the
+three inputs of the dilated convolution and the side columns, so it is an operand of the layer's
+product without a gather. The newest input rotates through the three positions of a group, hence
+three copies of the weights. The side columns of a frame are written when the frame changes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from nsynth_super.wavenet.stepping import Stepper
 
 
 class CpuDecoder(Stepper):
-    """The decoder's steps on the CPU.
+    """The decoder on the CPU.
 
     Parameters
     ----------
     weights : Rewritten
-        In the precision to compute in.
+        Weights in the precision to compute in.
     clips : int
-        Clips decoded side by side.
+        Clips decoded in parallel.
     """
 
     def __init__(self, weights: Rewritten, clips: int) -> None:
@@ -56,18 +57,18 @@ class CpuDecoder(Stepper):
 
     @staticmethod
     def state_bytes(dimensions: Dimensions, dtype: torch.dtype) -> int:
-        """Return the memory that the state of one clip takes, in bytes."""
+        """Return the memory for the state of one clip, in bytes."""
         columns = Side(dtype, dimensions.embedding).columns
         return sum(dimensions.dilations) * (TAPS * dimensions.width + columns) * dtype.itemsize
 
     @staticmethod
     def weight_bytes(dimensions: Dimensions, dtype: torch.dtype) -> int:
-        """Return the memory that the weights take, in bytes: `Rewritten`, and laid out."""
+        """Return the memory for the weights, in bytes: `Rewritten` plus the packed copies."""
         taps, rest = Rewritten.layer_bytes(dimensions, dtype)
         return (1 + TAPS) * taps + 2 * rest
 
     def reset(self, time: int = 0) -> None:
-        """Forget the past; the next step is of `time`, in samples."""
+        """Clear the past and the frame; the next step is sample `time`."""
         self._time, self._taken = time, 0
         self.code.fill_(ZERO)
         self._inputs = torch.zeros(self.clips, INPUTS)
@@ -76,7 +77,7 @@ class CpuDecoder(Stepper):
         self.condition(torch.zeros(self.clips, self.dimensions.embedding))
 
     def condition(self, encoding: Tensor) -> None:
-        """Take `encoding`, float32 `[clips, embedding]`, as the frame of the steps to come."""
+        """Set the frame of the next steps: `encoding`, float32 `[clips, embedding]`."""
         columns = self._weights.columns.of_frame(encoding)
         self._first.copy_(columns)
         for ring in self._rings:
@@ -84,7 +85,7 @@ class CpuDecoder(Stepper):
         self._head_bias = torch.addmm(self._weights.head_bias, encoding, self._weights.head_side)
 
     def step(self, codes: Tensor) -> Tensor:
-        """Return the next code's logits, float32 `[clips, 256]`, from the codes before."""
+        """Advance by one sample; see `Stepper.step`."""
         width = self.dimensions.width
         x = ((codes - ZERO).to(torch.float32) / ZERO)[:, None]
         self._inputs = torch.cat([self._inputs[:, 1:], x], 1)
@@ -111,6 +112,6 @@ class CpuDecoder(Stepper):
         return self._logits(torch.relu_(s))
 
     def _row(self, i: int) -> tuple[Tensor, int]:
-        """Return what layer `i`, not the first, multiplies now; the newest tap's place in it."""
+        """Return the operand `[clips, columns]` of layer `i` > 0, and its newest tap's position."""
         group, place = slot(self._time, self.dimensions.dilations[i])
         return self._rings[i - 1][group], place

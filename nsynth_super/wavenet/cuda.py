@@ -1,12 +1,14 @@
-"""The decoder's step on a GPU, in plain PyTorch: any that PyTorch drives.
+"""The decoder on a GPU, in plain PyTorch: for every device that PyTorch supports.
 
-`rewrites.py` says which weights; here is how the past lies, and how a step runs without the host. A
-layer's inputs lie in a ring `[clips, 2 d + 1, width]`, and where in it is computed on the device,
-from a time that lies there. So a step is the same commands each time, many steps are recorded once
-as a CUDA graph, and while it runs the host draws the next random numbers. The slot more than the
-2 d that are remembered lets an input be written before the oldest is read.
+`rewrites.py` defines the weights; this module defines the layout of the past inputs and runs steps
+without host involvement. Each layer keeps its inputs in a ring buffer `[clips, 2 d + 1, width]`.
+The device computes the ring indices from a clock in its own memory, so every step launches the
+same kernels. Many steps are therefore captured once as a CUDA graph, and the host generates the
+next random numbers while the graph runs. The ring has one slot more than the 2 d past inputs, so
+that the new input can be written before the oldest one is read.
 
-Layers' products are of 16 bits and summed in 32; beginning, skip path and head are float32.
+The layers' products are 16-bit with 32-bit accumulation; the first convolution, the skip path and
+the head are float32.
 """
 
 from __future__ import annotations
@@ -24,20 +26,20 @@ from nsynth_super.wavenet.rewrites import FIRST, INPUTS, Rewritten
 from nsynth_super.wavenet.stepping import DRAWN, Stepper
 
 GRAPH_STEPS = 64
-"""Steps in one graph: what the host adds to each is a 64th of a launch."""
+"""Steps in one graph: the cost of a launch is spread over them."""
 
-_SCRATCH = 48  # bytes a clip takes for each of width: what one step computes and forgets
+_SCRATCH = 48  # bytes of temporaries in a step, per clip and channel of `width`
 
 
 class GpuDecoder(Stepper):
-    """The decoder's steps on a GPU, or on whatever device the weights lie on.
+    """The decoder on the device of its weights.
 
     Parameters
     ----------
     weights : Rewritten
-        In the precision to compute in, on the device.
+        Weights in the precision to compute in, on the device.
     clips : int
-        Clips decoded side by side.
+        Clips decoded in parallel.
     """
 
     name = "PyTorch"
@@ -50,12 +52,12 @@ class GpuDecoder(Stepper):
         self._weights = weights
         self._clock = torch.zeros(2, dtype=torch.int64, device=device)
         self._time, self._taken = self._clock[:1], self._clock[1:]
-        self._lay_out()
+        self._allocate()
         self._graph = _Graph(self) if device.type == "cuda" else None
         self.reset()
 
-    def _lay_out(self) -> None:
-        """Lay out the past, the weights as the products take them, and room for what comes out."""
+    def _allocate(self) -> None:
+        """Allocate the ring buffers and the operands of the products."""
         w, clips, device = self._weights, self.clips, self.code.device
         width, columns = self.dimensions.width, w.columns.columns
         dilations = torch.tensor(self.dimensions.dilations)
@@ -78,17 +80,17 @@ class GpuDecoder(Stepper):
 
     @staticmethod
     def state_bytes(dimensions: Dimensions, dtype: torch.dtype) -> int:
-        """Return the memory that one clip takes, in bytes."""
+        """Return the memory for one clip, in bytes."""
         slots = sum(2 * d + 1 for d in dimensions.dilations[1:])
         return dimensions.width * (slots * dtype.itemsize + _SCRATCH)
 
     @staticmethod
     def weight_bytes(dimensions: Dimensions, dtype: torch.dtype) -> int:
-        """Return the memory that the weights take, in bytes: `Rewritten`, and taps with columns."""
+        """Return the memory for the weights, in bytes: `Rewritten` plus the joined matrices."""
         return 2 * sum(Rewritten.layer_bytes(dimensions, dtype))
 
     def reset(self, time: int = 0) -> None:
-        """Forget the past and the frame; the next step is of `time`, in samples."""
+        """Clear the past and the frame; the next step is sample `time`."""
         self._time.fill_(time)
         self._taken.zero_()
         self.code.fill_(ZERO)
@@ -98,7 +100,7 @@ class GpuDecoder(Stepper):
         self.condition(torch.zeros(self.clips, self.dimensions.embedding, device=self.code.device))
 
     def condition(self, encoding: Tensor) -> None:
-        """Take `encoding`, float32 `[clips, embedding]`, as the frame of the steps to come."""
+        """Set the frame of the next steps: `encoding`, float32 `[clips, embedding]`."""
         w = self._weights
         encoding = encoding.to(self.code.device, non_blocking=True)
         self._side[:, FIRST : w.columns.columns] = w.columns.of_frame(encoding)[:, FIRST:]
@@ -106,7 +108,7 @@ class GpuDecoder(Stepper):
         self._head_bias[:, : self.dimensions.skip_width] = bias
 
     def step(self, codes: Tensor) -> Tensor:
-        """Return the next code's logits, float32 `[clips, 256]`, from the codes before."""
+        """Advance by one sample; see `Stepper.step`."""
         w, width = self._weights, self.dimensions.width
         l, s = self._begin(codes)  # noqa: E741 - the paper's letter
         at = (self._time - self._back) % self._slots
@@ -130,7 +132,7 @@ class GpuDecoder(Stepper):
         return torch.addmm(w.logits_bias, torch.relu_(s), w.logits)
 
     def _begin(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the codes before; return l and s before the first layer."""
+        """Push the previous codes; return l `[clips, width]` and s `[clips, skip width]`."""
         w, width = self._weights, self.dimensions.width
         x = ((codes - ZERO).to(torch.float32) / ZERO)[:, None]
         self._inputs.copy_(torch.cat([self._inputs[:, 1:], x], 1))
@@ -140,7 +142,7 @@ class GpuDecoder(Stepper):
         return start[:, :width].to(w.dtype), start[:, width:].contiguous()
 
     def run(self, uniform: Tensor, forced: Tensor) -> Callable[[], NDArray[np.uint8]]:
-        """Take steps; see `Stepper.run`. `GRAPH_STEPS` of them are one launch."""
+        """Take steps as `Stepper.run` does; `GRAPH_STEPS` steps are a single graph launch."""
         device = self.code.device
         if device.type != "cuda":
             codes = self.take(uniform.to(device), forced.to(device))
@@ -150,43 +152,43 @@ class GpuDecoder(Stepper):
             codes = self._graph.run(uniform, forced)
         else:
             codes = self.take(uniform, forced)
-        there = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)
-        there.copy_(codes, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record()
+        on_host = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)
+        on_host.copy_(codes, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
 
         def wait() -> NDArray[np.uint8]:
-            arrived.synchronize()
-            return there.numpy()
+            copied.synchronize()
+            return on_host.numpy()
 
         return wait
 
 
 class _Graph:
-    """Steps recorded once, to be launched as one.
+    """A CUDA graph of several decoder steps.
 
     Parameters
     ----------
     decoder : GpuDecoder
-        Its steps. They are taken once, so that libraries make their handles and workspaces before
-        anything is recorded: it must be reset.
+        The decoder to capture. Two steps run before the capture, so that libraries create their
+        handles and workspaces outside of it; reset the decoder afterwards.
     """
 
     def __init__(self, decoder: GpuDecoder) -> None:
         clips, device = decoder.clips, decoder.code.device
         self._uniform = torch.full((decoder.steps, clips), 0.5, device=device)
         self._forced = torch.full((decoder.steps, clips), DRAWN, device=device)
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(aside):
+        warmup = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        warmup.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(warmup):
             decoder.take(self._uniform[:2], self._forced[:2])
-        torch.cuda.current_stream(device).wait_stream(aside)
+        torch.cuda.current_stream(device).wait_stream(warmup)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._codes = decoder.take(self._uniform, self._forced)
 
     def run(self, uniform: Tensor, forced: Tensor) -> Tensor:
-        """Take the steps; the codes, `[times, clips]`, stand until the next call."""
+        """Replay the steps; return their codes, `[times, clips]`, valid until the next call."""
         self._uniform.copy_(uniform)
         self._forced.copy_(forced)
         self._graph.replay()

@@ -1,18 +1,19 @@
-"""One step of the decoder, written to be read: the definition that every fast path is held to.
+"""The reference implementation of one decoder step; every fast path is tested against it.
 
-NSynth's WaveNet decoder (Engel et al. 2017; Magenta 1.1.7, `FastGenerationConfig`). From the last
-code and the encoding's current frame it makes the logits of the next code:
+NSynth's WaveNet decoder (Engel et al. 2017; Magenta 1.1.7, `FastGenerationConfig`) maps the
+previous code and the current frame `en` of the encoding to the logits of the next code:
 
-    l = startconv(x, past x)                          3 taps, 1 -> width
-    s = skip_start(l)
-    for each layer i, with dilation 2^(i mod 10):
-        d = dilatedconv_i(l, past l) + cond_map_i(en)   3 taps, width -> 2 width
-        z = sigmoid(first half of d) * tanh(second half)
+    x = (code - 128) / 128
+    l = startconv(x)                                causal, 3 taps, 1 -> width
+    s = skip_start(l)                               width -> skip width
+    for i = 1 … layers, with dilation 2^((i - 1) mod 10):
+        d = dilatedconv_i(l) + cond_map_i(en)       causal, 3 taps, width -> 2 width
+        z = sigmoid(d[:width]) * tanh(d[width:])
         l = l + res_i(z)
         s = s + skip_i(z)
     logits = logits(relu(out1(relu(s)) + cond_map_out1(en)))
 
-What a convolution remembers is a queue of its past inputs, which begins as zero vectors.
+Each causal convolution keeps its past inputs in a queue that initially holds zero vectors.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from nsynth_super.wavenet.mulaw import ZERO
 
 
 class Decoder:
-    """The decoder and what it remembers of `clips` clips.
+    """The decoder and its state for `clips` clips.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
-        The checkpoint's variables under Magenta's names; their dtype is the arithmetic's.
+        The checkpoint's variables, by name; their dtype is the precision of the arithmetic.
     dimensions : Dimensions
         The model's sizes.
     clips : int
-        Clips decoded side by side.
+        Clips decoded in parallel.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], dimensions: Dimensions, clips: int) -> None:
@@ -54,11 +55,11 @@ class Decoder:
         return [("startconv", 1, 1), *((f"dilatedconv_{i}", width, d) for i, d in layers)]
 
     def linear(self, name: str, x: Tensor) -> Tensor:
-        """Apply a convolution of one tap, `[clips, in]` to `[clips, out]`."""
+        """Apply a convolution with one tap: `[clips, in]` to `[clips, out]`."""
         return x @ self.weights[f"{name}/W"][0, 0] + self.weights[f"{name}/biases"]
 
     def causal(self, name: str, x: Tensor) -> Tensor:
-        """Apply a convolution of three taps to `x` and its past, which `x` then joins."""
+        """Apply a causal convolution with three taps to `x` and its past; push `x` to the past."""
         past = self.past[name]
         oldest, middle = past[0], past[len(past) // 2]
         past.popleft()
@@ -67,18 +68,19 @@ class Decoder:
         return oldest @ w[0] + middle @ w[1] + x @ w[2] + self.weights[f"{name}/biases"]
 
     def step(self, codes: Tensor, encoding: Tensor) -> Tensor:
-        """Return the next code's logits.
+        """Advance by one sample.
 
         Parameters
         ----------
         codes : Tensor of int64, `[clips]`
-            The code before; silence (128) at the start.
+            The previous code of each clip; silence (128) at the start.
         encoding : Tensor, `[clips, embedding]`
-            The encoding's current frame.
+            The current frame of each clip's encoding.
 
         Returns
         -------
         Tensor, `[clips, 256]`
+            The logits of the next code.
         """
         x = ((codes - ZERO).to(encoding.dtype) / ZERO)[:, None]
         l = self.causal("startconv", x)  # noqa: E741 - the paper's letter

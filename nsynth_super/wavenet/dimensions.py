@@ -1,8 +1,8 @@
-"""The model's sizes, and the table of variables that they imply.
+"""The model's sizes, inferred from its variables, and the shapes of these variables.
 
-Every size that Magenta's `h512_bo16` types as a number is read off the variables here, so that the
-same code runs the published model and one a hundredth of its size. What the variables do not say
-(how often dilations start over, how many samples a frame covers) is the architecture's.
+Magenta's `h512_bo16` hard-codes every size; here the shapes of the variables determine them, so
+that the same code runs the published model and one a hundredth of its size. The constants below
+cannot be inferred: they belong to the architecture.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from nsynth_super.problems import Problem
+from nsynth_super.base.errors import Problem
 
 CODES = 256  # 8-bit mu-law
-TAPS = 3  # of every dilated convolution
+TAPS = 3  # filter length of every dilated convolution
 STAGES = 10  # dilations 1, 2, 4, … 512, then again from 1
-HOP = 512  # samples an embedding's frame covers
+HOP = 512  # samples per frame of an embedding
 
 
 def dilation(layer: int) -> int:
-    """Return the dilation of layer `layer`, counted from 0."""
+    """Return the dilation of a layer, in samples; layers count from 0."""
     return int(2 ** (layer % STAGES))
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Sizes of one model; the defaults are the published checkpoint's.
+    """The sizes of a model; the defaults are those of the published checkpoint.
 
     Attributes
     ----------
@@ -48,27 +48,27 @@ class Dimensions:
 
     @property
     def dilations(self) -> list[int]:
-        """Dilation of each decoder layer."""
+        """Dilation of each decoder layer, in samples."""
         return [dilation(layer) for layer in range(self.layers)]
 
     @property
     def receptive_field(self) -> int:
-        """Codes in the past that the decoder's state is a function of: 6,140 when published."""
+        """Past codes that determine the decoder's state: 6,140 for the published sizes."""
         return (TAPS - 1) * (1 + sum(self.dilations))
 
     @property
     def multiplications(self) -> int:
-        """Multiplications that a sample of a clip takes: 59.0 million when published.
+        """Multiplications per sample and clip: 59.0 million for the published sizes.
 
-        In matrix products, those of conditioning (once a frame) and of the last layer's `res`
-        (which feeds nothing) left out.
+        Counts matrix products, except conditioning (once per frame) and the last layer's `res`
+        (its result is unused).
         """
         w, s, layers = self.width, self.skip_width, self.layers
         taps, res, skip = layers * TAPS * w * 2 * w, (layers - 1) * w * w, layers * w * s
         return taps + res + skip + w * s + s * s + s * CODES
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return every variable's shape by its name in Magenta's checkpoint, in a fixed order."""
+        """Return the shape of every variable, by its name in Magenta's checkpoint, in order."""
         table: dict[str, tuple[int, ...]] = {}
 
         def convolution(name: str, taps: int, inputs: int, outputs: int) -> None:
@@ -96,20 +96,22 @@ class Dimensions:
 PUBLISHED = Dimensions()
 
 
-def read_off(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dimensions, list[Problem]]:
-    """Read a model's sizes off its variables, and check every variable against them.
+def infer_dimensions(
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[Dimensions, list[Problem]]:
+    """Infer a model's sizes from the shapes of its variables, and check every variable.
 
     Parameters
     ----------
-    shapes : mapping
-        Shape of each variable, by name. Names that the model does not know are ignored.
+    shapes : mapping of str to tuple of int
+        Shape of each variable, by name. Unknown names are ignored.
 
     Returns
     -------
     dimensions : Dimensions
         The sizes; meaningful only if there are no problems.
     problems : list of Problem
-        One for each variable that is missing or has another shape.
+        One for each variable that is missing or has an unexpected shape.
     """
 
     def size(name: str, axis: int, default: int) -> int:
@@ -136,22 +138,20 @@ def read_off(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Dimensions, list[Pr
     problems = []
     for name, expected in dimensions.shapes().items():
         if name not in shapes:
-            problems.append(
-                Problem(name, "is missing from the checkpoint", "is it NSynth's WaveNet?")
-            )
+            problems.append(Problem(name, "missing from the checkpoint", "is it NSynth's WaveNet?"))
         elif tuple(shapes[name]) != expected:
             problems.append(
                 Problem(
                     name,
                     f"has shape {list(shapes[name])}, expected {list(expected)}",
-                    "is it whole?",
+                    "is it NSynth's WaveNet?",
                 )
             )
     return dimensions, problems
 
 
 def describe(dimensions: Dimensions) -> str:
-    """Return the sizes on one line; the published ones by their name."""
+    """Return the sizes on one line; the published sizes by name."""
     if dimensions == PUBLISHED:
         return "h512_bo16, the published size"
     return ", ".join(f"{name} {size}" for name, size in asdict(dimensions).items())

@@ -1,4 +1,4 @@
-"""How far fast paths are from the definition, in nat a sample."""
+"""Measure how far fast paths diverge from the reference decoder, in nats per sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nsynth_super.wavenet.sampling import draw
 from nsynth_super.wavenet.stepping import Stepper
 
 TOLERATED = 1e-2
-"""Nat a sample that a precision chosen for its speed may cost."""
+"""Largest acceptable divergence of a reduced precision, in nats per sample."""
 
 
 @torch.inference_mode()
@@ -27,31 +27,33 @@ def divergences(
     steps: int,
     seed: int = 0,
 ) -> list[float]:
-    """Return the mean Kullback-Leibler divergence of each path's next code from the definition's.
+    """Return the mean Kullback-Leibler divergence of each path from the reference decoder.
 
-    The definition, in the weights' own precision and where they lie, draws its codes; the paths are
-    given the same ones. So what is compared is one distribution after one past.
+    The reference decoder samples the codes, in the precision and on the device of the weights.
+    Every path receives the same codes, so that all predict the next code from the same past.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
         The checkpoint's variables.
     dimensions : Dimensions
+        The model's sizes.
     decoders : sequence of Stepper
-        The paths; they are reset before and after.
+        The paths to compare; reset before and after.
     encodings : Tensor of float32, `[clips, frames, embedding]`
-        Of as many clips as the paths have; frames start over when there are no more.
+        One encoding per clip of the paths; the frames repeat after the last one.
     steps : int
+        Samples to compare.
     seed : int
-        Of the uniforms that codes are drawn with.
+        Seed of the random numbers for sampling.
 
     Returns
     -------
     list of float
-        Nat a sample; infinite where a path's logits are no numbers.
+        Divergence of each path in nats per sample; infinite if its logits contain NaN.
     """
     clips, like = len(encodings), weights["logits/W"]
-    definition = Decoder(weights, dimensions, clips)
+    reference = Decoder(weights, dimensions, clips)
     generator = torch.Generator().manual_seed(seed)
     code = torch.full((clips,), ZERO, device=like.device)
     totals = [0.0] * len(decoders)
@@ -59,13 +61,13 @@ def divergences(
         decoder.reset()
     for t in range(steps):
         frame = encodings[:, t // HOP % encodings.shape[1]]
-        logits = definition.step(code, frame.to(like)).double()
+        logits = reference.step(code, frame.to(like)).double()
         for number, decoder in enumerate(decoders):
             if t % HOP == 0:
                 decoder.condition(frame)
-            its = decoder.step(code.to(decoder.code.device)).to(logits.device).double()
-            true, its = logits.log_softmax(1), its.log_softmax(1)
-            totals[number] += float((true.exp() * (true - its)).sum(1).mean())
+            own = decoder.step(code.to(decoder.code.device)).to(logits.device).double()
+            p, q = logits.log_softmax(1), own.log_softmax(1)
+            totals[number] += float((p.exp() * (p - q)).sum(1).mean())
         uniform = torch.rand(clips, generator=generator, dtype=torch.float64)
         code = draw(logits, uniform.to(like.device))
     for decoder in decoders:

@@ -1,12 +1,12 @@
 # mypy: ignore-missing-imports, allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 # mypy: allow-untyped-decorators
-"""The kernels of `triton_kernels.py`, which says how they make a step; only imported to run them.
+"""The Triton kernels of `triton_kernels.py`, which launches them.
 
-Arguments without a type are pointers to what lies on the GPU, then numbers. Those marked
-`tl.constexpr` are compiled in, and may only take values that few decoders differ in.
+Arguments without a type annotation are pointers to GPU memory, followed by scalars. Arguments
+marked `tl.constexpr` are compiled in; each of them takes few distinct values across decoders.
 
-Every size is a multiple of a tile's, `clips` alone is not. Rows past the last clip compute the last
-one again, which costs what a mask would, and are not stored.
+All sizes except `clips` are multiples of the tile's. Rows beyond the last clip recompute the last
+clip, which is as cheap as a mask, and are not stored.
 """
 
 import triton
@@ -14,7 +14,7 @@ import triton.language as tl
 
 from nsynth_super.wavenet import dimensions, mulaw, rewrites, stepping
 
-# Triton reads no other global than its own constants.
+# Triton kernels can only read globals of type `tl.constexpr`.
 _TAPS = tl.constexpr(dimensions.TAPS)
 _CODES = tl.constexpr(dimensions.CODES)
 _INPUTS = tl.constexpr(rewrites.INPUTS)
@@ -23,25 +23,26 @@ _ZERO = tl.constexpr(mulaw.ZERO)
 _DRAWN = tl.constexpr(stepping.DRAWN)
 
 KEPT = 8
-"""Inputs in their ring: a power of two, which a tile's sides are, that holds `rewrites.INPUTS`."""
+"""Slots in the ring buffer of inputs: a power of two, as for all tiles, above `rewrites.INPUTS`."""
 _KEPT = tl.constexpr(KEPT)
 
 
 @triton.jit
 def _at(ring, slots, time, age, clips, width: tl.constexpr):
-    """Return where in a ring `[slots, clips, width]` the input of `age` samples ago begins.
+    """Return the pointer to the input of `age` samples ago in a ring `[slots, clips, width]`.
 
-    The time is of 64 bits, and so is what is made of it: 8,064 clips' ring of 1,025 slots is past
-    2^31 numbers. `slots` is added because the remainder of a negative number is negative here.
+    The time has 64 bits and so has the offset: a ring of 1,025 slots for 8,064 clips exceeds 2^31
+    elements. `slots` is added because Triton's remainder of a negative number is negative.
     """
     return ring + (time - age + slots) % slots * clips * width
 
 
 @triton.jit
 def _gated(a, b):
-    """Return (1 + tanh a) tanh b, in three slow instructions: two powers and one quotient.
+    """Return (1 + tanh a) tanh b with three slow instructions: two exponentials and a division.
 
-    Where a power of a is infinite it stands below the line alone, and z is 0; that of b never is.
+    The exponential of b cannot overflow. That of a can; it occurs only in the denominator, so the
+    result is 0.
     """
     e = tl.exp(-2.0 * tl.abs(b))
     z = 2.0 * (1.0 - e) / ((1.0 + tl.exp(-2.0 * a)) * (1.0 + e))
@@ -51,12 +52,12 @@ def _gated(a, b):
 @triton.jit(do_not_specialize=["clips"])
 def begin(
     codes,  # int64 [clips]
-    inputs,  # float32 [KEPT, clips], a ring
+    inputs,  # float32 [KEPT, clips], a ring buffer
     side,  # [clips, side_columns]
     l_start,  # [clips, width]
     s,  # float32 [clips, skip_width]
     start,  # float32 [TAPS + 1, width + skip_width]
-    clock,  # int64: the time, and the steps taken
+    clock,  # int64 [2]: the time, and the steps taken
     clips,
     width: tl.constexpr,
     skip_width: tl.constexpr,
@@ -64,7 +65,7 @@ def begin(
     rows: tl.constexpr,
     columns: tl.constexpr,
 ):
-    """Take the codes before: write the first layer's columns, and l and s before the layers."""
+    """Push the previous codes: write the first layer's side columns, and the initial l and s."""
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     here = row < clips
     time = tl.load(clock)
@@ -87,7 +88,7 @@ def begin(
         tl.store(s_at, out, mask=here[:, None])
 
     if first == 0:
-        # The ring keeps more inputs than are read: none that another program reads is written.
+        # The ring has spare slots, so this does not overwrite an input that another program reads.
         tl.store(_at(inputs, _KEPT, time, 0, clips, 1) + row, x, mask=here)
         place = tl.arange(0, _FIRST)[None, :]
         age = tl.maximum(-place + (_INPUTS - 1), 0)
@@ -112,17 +113,17 @@ def gate(
     clock,
     clips,
     slots,
-    taps: tl.constexpr,  # 0 in the first layer, whose inputs are among the side columns
+    taps: tl.constexpr,  # 0 for the first layer, whose inputs are side columns
     width: tl.constexpr,
     side_columns: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
     inner: tl.constexpr,
 ):
-    """Write z = (1 + tanh a) tanh b of [a | b] = [l(t - 2d) | l(t - d) | l(t) | side] weights.
+    """Write z = (1 + tanh a) tanh b, where [a | b] = [l(t - 2d) | l(t - d) | l(t) | side] weights.
 
-    One loop goes through taps and side columns, so that what it loads ahead never runs dry; a tile
-    of a and the same tile of b share what is loaded of the taps.
+    A single loop over taps and side columns keeps the software pipeline full. Corresponding tiles
+    of a and b share the loads of the taps.
     """
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     half: tl.constexpr = columns // 2
@@ -159,24 +160,24 @@ def add(
     z,  # [clips, width]
     weights,  # [width, res_width + skip_width]
     bias,  # float32 [res_width + skip_width]
-    ring,  # [slots, clips, width], this layer's
-    next_ring,  # [next_slots, clips, width], the next one's
+    ring,  # [slots, clips, width], of this layer
+    next_ring,  # [next_slots, clips, width], of the next layer
     s,  # float32 [clips, skip_width]
     clock,
     clips,
     slots,
     next_slots,
     width: tl.constexpr,
-    res_width: tl.constexpr,  # the last layer's is 0
+    res_width: tl.constexpr,  # 0 for the last layer
     skip_width: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
     inner: tl.constexpr,
 ):
-    """Add to l, which becomes the next layer's input, and to s.
+    """Add the layer's output to l, the next layer's input, and to s.
 
-    The next layer's ring has a slot more than the 2d inputs that it remembers: in a ring of 2d this
-    would overwrite l(t - 2d) before `gate` has read it.
+    The next layer's ring has one slot more than its 2d past inputs: with 2d slots, this kernel
+    would overwrite l(t - 2d) before `gate` reads it.
     """
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     first = tl.program_id(1) * columns
@@ -208,7 +209,7 @@ def head(
     h,  # float32 [clips, skip_width]
     s,  # float32 [clips, skip_width]
     weights,  # float32 [skip_width, skip_width]
-    bias,  # float32 [clips, skip_width]: with conditioning, each clip's own
+    bias,  # float32 [clips, skip_width], including each clip's conditioning
     clips,
     skip_width: tl.constexpr,
     rows: tl.constexpr,
@@ -243,7 +244,7 @@ def _logits(
     rows: tl.constexpr,
     inner: tl.constexpr,
 ):
-    """Return some rows' logits."""
+    """Return the logits of a tile's rows."""
     code = tl.arange(0, _CODES)
     k = tl.arange(0, inner)
     x = h + tl.minimum(row, clips - 1)[:, None] * skip_width + k[None, :]
@@ -258,7 +259,7 @@ def _logits(
 
 @triton.jit
 def _tick(clock):
-    """End the step. Of a step's kernels only the last calls this, which reads no time."""
+    """Advance the clock. Only the last kernel of a step calls this; it does not read the time."""
     if tl.program_id(0) == 0:
         tl.store(clock, tl.load(clock) + 1)
         tl.store(clock + 1, tl.load(clock + 1) + 1)
@@ -274,10 +275,10 @@ def logits(
     clips,
     skip_width: tl.constexpr,
     rows: tl.constexpr,
-    columns: tl.constexpr,  # all of them
+    columns: tl.constexpr,  # CODES
     inner: tl.constexpr,
 ):
-    """Write the next code's logits; end the step."""
+    """Write the logits of the next code and end the step."""
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     at = out + row[:, None] * _CODES + tl.arange(0, _CODES)[None, :]
     value = _logits(h, weights, bias, row, clips, skip_width, rows, inner)
@@ -287,7 +288,7 @@ def logits(
 
 @triton.jit(do_not_specialize=["clips", "step"])
 def draw(
-    code,  # int64 [clips]: what the next step starts from
+    code,  # int64 [clips], input of the next step
     codes,  # uint8 [times, clips]
     uniform,  # float32 [times, clips]
     forced,  # int64 [times, clips]
@@ -299,16 +300,16 @@ def draw(
     step,  # the row of `codes`, `uniform` and `forced`
     skip_width: tl.constexpr,
     rows: tl.constexpr,
-    columns: tl.constexpr,  # all of them
+    columns: tl.constexpr,  # CODES
     inner: tl.constexpr,
 ):
-    """Draw the next code as `sampling.draw` does, or take the forced one; end the step."""
+    """Sample the next code as `sampling.draw` does, or take the forced one, and end the step."""
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     here = row < clips
     value = _logits(h, weights, bias, row, clips, skip_width, rows, inner)
     mass = tl.exp(value - tl.max(value, axis=1)[:, None])
     cumulative = tl.cumsum(mass, axis=1)
-    # The sum's own last entry: a sum in another order may be larger, and 256 be drawn.
+    # The last cumulative sum is the total: a sum in another order could be larger and yield 256.
     is_last = (tl.arange(0, _CODES) == _CODES - 1)[None, :]
     total = tl.sum(tl.where(is_last, cumulative, 0.0), axis=1)
     at = step * clips + row

@@ -1,9 +1,9 @@
-"""A matrix product on the CPU with its weights laid out beforehand.
+"""A linear layer on the CPU with prepacked weights.
 
-PyTorch lays out a product's weights anew in every call; for a few clips that costs as much as the
-product. oneDNN's layout, kept, and tanh in the same pass are what PyTorch's own compiler uses: two
-operators that it does not document. They are named here and nowhere else; without them, the same is
-computed by the public ones, slower.
+PyTorch repacks the weights of a product in every call, which costs as much as the product itself
+for a few clips. PyTorch's compiler avoids this with two undocumented operators that prepack weights
+in oneDNN's layout and fuse tanh into the product. Only this module uses them; if they are missing,
+it falls back to the slower public operators.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from torch import Tensor
 
 @cache
 def prepacks(dtype: torch.dtype) -> bool:
-    """Tell whether this PyTorch and this processor keep weights of `dtype` laid out."""
+    """Return whether this PyTorch and this processor support prepacked weights of `dtype`."""
     try:
         x = torch.eye(2, dtype=dtype)
-        made = _pointwise(x, _laid_out(x, 2), torch.ones(2, dtype=dtype), "tanh")
-        return torch.allclose(made.float(), torch.tanh(x.float() + 1), atol=0.02)
+        result = _linear(x, _prepack(x, 2), torch.ones(2, dtype=dtype), "tanh")
+        return torch.allclose(result.float(), torch.tanh(x.float() + 1), atol=0.02)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-def _laid_out(weight: Tensor, rows: int) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-    return made
+def _prepack(weight: Tensor, rows: int) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return packed
 
 
-def _pointwise(x: Tensor, weight: Any, bias: Tensor | None, after: str) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
-    return made
+def _linear(x: Tensor, weight: Any, bias: Tensor | None, activation: str) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+    return result
 
 
 class Linear:
-    """`x @ weight + bias`, and tanh of it.
+    """A linear layer, `x @ weight + bias`, optionally followed by tanh.
 
     Parameters
     ----------
     weight : Tensor, `[in, out]`
     bias : Tensor, `[out]`, optional
     rows : int
-        Of the x to come: the layout depends on it.
+        Rows of the operands `x`; the packed layout depends on it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, rows: int = 1) -> None:
@@ -53,16 +53,16 @@ class Linear:
         self._weight = weight.T.contiguous()
         self._packed = prepacks(weight.dtype)
         if self._packed:
-            self._weight = _laid_out(self._weight, rows)
+            self._weight = _prepack(self._weight, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the product, `[rows, out]`, of `x`, `[rows, in]`."""
+        """Apply the layer: `[rows, in]` to `[rows, out]`."""
         if self._packed:
-            return _pointwise(x, self._weight, self._bias, "none")
+            return _linear(x, self._weight, self._bias, "none")
         return F.linear(x, self._weight, self._bias)
 
     def tanh(self, x: Tensor) -> Tensor:
-        """Return tanh of the product."""
+        """Apply the layer, then tanh: `[rows, in]` to `[rows, out]`."""
         if self._packed:
-            return _pointwise(x, self._weight, self._bias, "tanh")
+            return _linear(x, self._weight, self._bias, "tanh")
         return F.linear(x, self._weight, self._bias).tanh_()

@@ -1,7 +1,8 @@
-"""Magenta's own checkpoint files: recognised, unpacked, read. Once; then they are safetensors.
+"""Recognize, unpack and read checkpoints in TensorFlow's format.
 
-Reading TensorFlow's format is TensorFlow's job. It has a process of its own, for it and Triton
-crash in one: under this Python, or under Python 2.7, where that has it and this one has not.
+TensorFlow reads the files in a separate process, because TensorFlow and Triton crash when loaded
+into the same one. The process runs this Python, or Magenta's Python 2.7 if only that has
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,48 +24,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.files import explained
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.wavenet.dimensions import read_off
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.files import explained
+from nsynth_super.wavenet.dimensions import infer_dimensions
 
-_NAMED = "NSYNTH_MAGENTA"
-_READER = Path(__file__).parents[1] / "py27" / "read_checkpoint.py"
-_UNREADABLE = 3  # its exit code if the files are to blame
+PYTHON27 = "NSYNTH_MAGENTA"
+"""Environment variable: the Python 2.7 with Magenta, if no option names one."""
+
+_READER = Path(__file__).parents[1] / "engines" / "python27_scripts" / "read_checkpoint.py"
+_UNREADABLE = 3  # the reader's exit code for damaged files
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
-"""Endings of the two files that a prefix stands for."""
+"""Suffixes of the two files of a TensorFlow checkpoint; the path without them is its prefix."""
 
 PUBLISHED_NAME = "model.ckpt-200000"
 PUBLISHED_BYTES = {INDEX: 63_671, DATA: 986_763_532}
 """File sizes of the published checkpoint, as reported in 2024 (docs/format.md)."""
 
 
-def beside(prefix: Path, ending: str) -> Path:
-    """Return one of the files that a prefix stands for."""
-    return prefix.with_name(prefix.name + ending)
+def file_of(prefix: Path, suffix: str) -> Path:
+    """Return the file of a TensorFlow prefix with the suffix `INDEX` or `DATA`."""
+    return prefix.with_name(prefix.name + suffix)
 
 
 def is_published(found: Path) -> bool:
-    """Tell whether the files of a prefix, or in a .tar, have the published checkpoint's sizes."""
+    """Return whether the files of a prefix or .tar have the sizes of the published checkpoint."""
     if found.suffix == ".tar":
         with tarfile.open(found) as tar:
             sizes = {member.size for member in tar if member.isfile()}
     else:
-        files = (beside(found, ending) for ending in PUBLISHED_BYTES)
+        files = (file_of(found, suffix) for suffix in PUBLISHED_BYTES)
         sizes = {file.stat().st_size for file in files if file.exists()}
     return set(PUBLISHED_BYTES.values()) <= sizes
 
 
 @contextmanager
 def unpacked(found: Path, scratch: Path) -> Iterator[Path]:
-    """Give the prefix in a .tar, unpacked under `scratch` for as long as the context lasts.
+    """Yield the prefix of a .tar, unpacked below `scratch` within the context.
 
-    A prefix is given as it is.
+    A path that is a prefix already is yielded unchanged.
 
     Raises
     ------
     BadInput
-        If the .tar is cut short, or holds no checkpoint, or several.
+        If the .tar is truncated, or does not contain exactly one checkpoint.
     """
     if found.suffix != ".tar":
         yield found
@@ -75,7 +78,7 @@ def unpacked(found: Path, scratch: Path) -> Iterator[Path]:
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    """Copy the .index and the .data out of a .tar, and nothing else; return their prefix."""
+    """Extract the .index and .data files of a .tar; return their prefix."""
     prefixes = set()
     try:
         with tarfile.open(archive) as tar:
@@ -91,22 +94,23 @@ def _unpack(archive: Path, folder: Path) -> Path:
         raise explained(error, folder) from error
     except (tarfile.TarError, EOFError) as error:
         raise BadInput(
-            Problem(str(archive), f"is no whole .tar ({error})", "download or copy it again")
+            Problem(str(archive), f"invalid .tar file ({error})", "download or copy it again")
         ) from None
-    whole = [p for p in sorted(prefixes) if all((folder / (p + e)).exists() for e in (INDEX, DATA))]
-    if len(whole) != 1:
-        raise BadInput(
-            Problem(
-                str(archive), f"holds {len(whole)} checkpoints, expected one", "is it Magenta's?"
-            )
-        )
-    return folder / whole[0]
+    complete = [
+        folder / prefix
+        for prefix in sorted(prefixes)
+        if all(file_of(folder / prefix, suffix).exists() for suffix in (INDEX, DATA))
+    ]
+    if len(complete) != 1:
+        what = f"contains {len(complete)} checkpoints, expected one"
+        raise BadInput(Problem(str(archive), what, "use Magenta's wavenet-ckpt.tar"))
+    return complete[0]
 
 
 def read(prefix: Path) -> dict[str, NDArray[Any]]:
-    """Read the model's variables; the optimizer's and the averages' slots are left behind.
+    """Read the model's variables, without optimizer slots and moving averages.
 
-    With the TensorFlow of this Python, or, where it has none, with that of $NSYNTH_MAGENTA.
+    Uses the TensorFlow of this Python, or else that of $NSYNTH_MAGENTA.
 
     Raises
     ------
@@ -115,38 +119,38 @@ def read(prefix: Path) -> dict[str, NDArray[Any]]:
     """
     reader = [*_python_with_tensorflow(prefix), str(_READER), str(prefix)]
     try:
-        shapes = json.loads(_answer(reader))
-        dimensions, _ = read_off({name: tuple(shape) for name, shape in shapes.items()})
+        shapes = json.loads(_output(reader))
+        dimensions, _ = infer_dimensions({name: tuple(shape) for name, shape in shapes.items()})
         names = [name for name in dimensions.shapes() if name in shapes]
-        arrays = io.BytesIO(_answer([*reader, "-"], "\n".join(names)))
+        arrays = io.BytesIO(_output([*reader, "-"], "\n".join(names)))
         return {name: np.load(arrays) for name in names}
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        problem = Problem(str(prefix), f"cannot be read ({said})", "download or copy it again")
+        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        problem = Problem(str(prefix), f"cannot be read ({reason})", "download or copy it again")
         if error.returncode != _UNREADABLE:
-            how = said or f"exit code {error.returncode}"
-            problem = Problem(reader[0], f"TensorFlow fails here ({how})", "install it again")
+            reason = reason or f"exit code {error.returncode}"
+            problem = Problem(reader[0], f"TensorFlow failed ({reason})", "reinstall TensorFlow")
         raise BadInput(problem) from None
     except OSError as error:
         raise BadInput(
-            Problem(reader[0], f"cannot be run ({error.strerror})", "mend $NSYNTH_MAGENTA")
+            Problem(reader[0], f"cannot be run ({error.strerror})", "fix $NSYNTH_MAGENTA")
         ) from None
 
 
 def _python_with_tensorflow(prefix: Path) -> list[str]:
-    """Return how to begin a command line: this Python's, or that of Magenta's Python 2.7."""
+    """Return the command of a Python with TensorFlow: this one, or Magenta's Python 2.7."""
     if importlib.util.find_spec("tensorflow") is not None:
         return [sys.executable, "-B"]
-    if python := os.environ.get(_NAMED):
+    if python := os.environ.get(PYTHON27):
         return [python, "-B", "-E", "-s"]
     raise BadInput(
         Problem(
             str(prefix),
-            "is TensorFlow's format, and TensorFlow is not installed (it is needed once)",
+            "is a TensorFlow checkpoint; converting it (once) needs TensorFlow",
             "pip install 'nsynth-super[tensorflow]'",
         )
     )
 
 
-def _answer(command: Sequence[str], asked: str = "") -> bytes:
-    return subprocess.run(command, input=asked.encode(), capture_output=True, check=True).stdout
+def _output(command: Sequence[str], stdin: str = "") -> bytes:
+    return subprocess.run(command, input=stdin.encode(), capture_output=True, check=True).stdout

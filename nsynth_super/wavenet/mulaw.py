@@ -1,8 +1,9 @@
-"""Codes and amplitudes: 8-bit mu-law as Magenta writes it.
+"""Convert between amplitudes and 8-bit mu-law codes, compatible with Magenta.
 
-A code is 0 to 255; the model sees `(code - 128) / 128`, which is exact in 16 bits too.
-Magenta computes in float32. Logarithm and power are taken in float64 here and rounded once: what
-NumPy's own float32 functions return in the last bit depends on its version and the processor.
+Codes are 0 to 255; the model's input is `(code - 128) / 128`, which 16-bit floats represent
+exactly. Magenta computes in float32. Here the logarithm and the power are computed in float64 and
+rounded once, because the last bit of NumPy's float32 functions depends on its version and the
+processor.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ ZERO = 128
 
 
 def encode(audio: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Turn amplitudes into codes (Magenta 1.1.7, `utils.mu_law`).
+    """Return the codes of amplitudes, uint8 of the same shape (Magenta 1.1.7, `utils.mu_law`).
 
     Parameters
     ----------
     audio : ndarray of float32
-        Amplitudes from -1 to 1. Exactly +1 would be code 256 there; here it is 255.
+        Amplitudes from -1 to 1. Magenta maps +1 to code 256; this function maps it to 255.
     """
     x = np.asarray(audio, dtype=np.float32)
     grown = np.float32(1) + np.float32(MU) * np.abs(x)
@@ -44,5 +45,5 @@ AMPLITUDES = _amplitudes()
 
 
 def decode(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Turn codes into amplitudes, float32 of the same shape."""
+    """Return the amplitudes of codes, float32 of the same shape."""
     return np.asarray(AMPLITUDES.take(codes))

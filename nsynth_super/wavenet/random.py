@@ -1,12 +1,12 @@
-"""Untrained weights that behave like trained ones, the same numbers on every machine.
+"""Generate untrained weights with realistic activations, reproducible on every machine.
 
-What they are for: Magenta and our engine can be given the same model without anyone's download,
-and tests and the demo need no gigabyte. What they are not: they make no music.
+Tests use them to run Magenta and the PyTorch engine on the same model without a download of 1 GB.
+Their output is noise.
 
-The numbers are uniform, from NumPy's frozen Mersenne Twister, scaled in float64 and rounded once
-to float32: no logarithm, no fused operation, nothing that two machines could compute differently.
-The scales are chosen so that the logits have a standard deviation of 2 to 4 and the output an
-entropy of 2 to 4 nat: on flat logits any decoder would look right.
+The weights are uniform random numbers from NumPy's frozen Mersenne Twister, scaled in float64 and
+rounded once to float32. There is no logarithm and no fused operation, so every machine computes the
+same values. The scales give logits with a standard deviation of 2 to 4 and an output entropy of 2
+to 4 nats: with flat logits, a wrong decoder would pass the tests.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from nsynth_super.wavenet.dimensions import PUBLISHED, Dimensions
 _BIAS = 0.02  # standard deviation of every bias
 
 _GAINS = {
-    # Standard deviation out for one in. Chosen by hand, held by tests over widths and seeds.
-    "ae_startconv": 3.0,  # the codes of a note are small: most are near silence
-    "ae_dilatedconv": 1.2,  # makes up for the rectifier before it
+    # Output standard deviation for unit input. Tuned by hand; tests check several widths and seeds.
+    "ae_startconv": 3.0,  # most samples of a note are near zero
+    "ae_dilatedconv": 1.2,  # compensates for the ReLU before it
     "ae_res": 0.2,  # thirty of them add up
     "ae_bottleneck": 1.0,
     "startconv": 2.0,
@@ -32,7 +32,7 @@ _GAINS = {
     "dilatedconv": 1.5,
     "cond_map": 1.0,
     "res": 0.6,
-    "skip": 0.6,  # thirty again; fewer weigh more
+    "skip": 0.6,  # thirty add up too; `_gain` raises it for fewer layers
     "out1": 1.4,
     "cond_map_out1": 0.4,
     "logits": 1.8,
@@ -47,19 +47,19 @@ def _gain(name: str, dimensions: Dimensions) -> float:
 
 
 def weights(dimensions: Dimensions, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Return all variables of an untrained model of these sizes.
+    """Return all variables of an untrained model.
 
     Parameters
     ----------
     dimensions : Dimensions
         The model's sizes.
     seed : int
-        0 to 2³² - 1; another seed, another model.
+        Seed of the random numbers, 0 to 2³² - 1.
 
     Returns
     -------
     dict of str to ndarray of float32
-        By Magenta's names.
+        The variables, by their names in Magenta's checkpoint.
     """
     out = {}
     for name, shape in dimensions.shapes().items():

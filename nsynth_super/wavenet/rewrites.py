@@ -1,16 +1,18 @@
-"""The decoder's weights, rewritten so that a step is two matrix products a layer.
+"""Rewrite the decoder's weights so that a step takes two matrix products per layer.
 
-What `decoder.py` says in many small operations, the fast paths compute in few large ones. Each
-function here is one rewrite, exact but for rounding, and tested by itself; `Rewritten` is all of
-them together. Everything is computed in float64 and rounded once, to the precision of a path.
+The many small operations of `decoder.py` become a few large ones. Each function in this module is
+one rewrite, exact up to rounding and tested separately; `Rewritten` applies all of them. Everything
+is computed in float64 and rounded once to the precision of a path.
 
-- `start`: `startconv` and `skip_start` are one product of three inputs and a one.
-- `first_layer`: `dilatedconv_1` of `startconv` is one product of five inputs and three ones.
-- `gate`: sigmoid(x) is (1 + tanh(x / 2)) / 2, so the gate needs tanh alone. Its halves go into
-  the weights before and after: 2 z = (1 + tanh(a)) tanh(b) for a gate that was halved.
-- `output`: `res_i` and `skip_i` read the same z; `res_30` feeds nothing, and is left out.
-- `Side`: conditioning and biases are columns of the layer's product, not additions after it.
-- `slot`, `rotated`: a ring in groups of three, in which a layer's three taps lie side by side.
+- `start`: `startconv` and `skip_start` are one product with three inputs and a constant 1.
+- `first_layer`: `dilatedconv_1` after `startconv` is one product with five inputs and three
+  indicators.
+- `gate`: sigmoid(x) = (1 + tanh(x / 2)) / 2, so the gate needs only tanh. The weights before and
+  after absorb both factors 1/2: 2 z = (1 + tanh(a)) tanh(b), where a is half the gate's input.
+- `output`: `res_i` and `skip_i` multiply the same z; the result of the last `res` is unused.
+- `Side`: conditioning and biases are columns of the layer's product instead of later additions.
+- `slot`, `rotated`: a ring buffer in groups of three, which holds a layer's three taps side by
+  side.
 """
 
 from __future__ import annotations
@@ -24,28 +26,28 @@ from torch import Tensor
 from nsynth_super.wavenet.dimensions import TAPS, Dimensions
 
 INPUTS = 2 * TAPS - 1
-"""Inputs that the first layer's three taps reach: of three neighbours, three inputs each."""
+"""Inputs that the first layer depends on: three taps of `startconv` at three adjacent times."""
 
 FIRST = INPUTS + TAPS
-"""Columns of the first layer: those inputs, and a one for each tap that is past the start."""
+"""Columns of the first layer: these inputs, and per tap whether its time is within the clip."""
 
-_ALIGNED = 32  # columns; a product's inner size that is no multiple of it is slower
+_ALIGNED = 32  # columns; products are slower if their inner size is not a multiple of it
 
 
 def _convolution(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Return a convolution's weights, `[taps, in, out]`, and biases."""
+    """Return a convolution's weights `[taps, in, out]` and biases `[out]`."""
     return weights[f"{name}/W"][0], weights[f"{name}/biases"]
 
 
-def _exactly(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+def _float64(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     taps, bias = _convolution(weights, name)
     return taps.double(), bias.double()
 
 
 def start(weights: Mapping[str, Tensor]) -> Tensor:
-    """Return what makes l and s of (x(t-2), x(t-1), x(t), 1): `[4, width + skip width]`."""
-    taps, bias = _exactly(weights, "startconv")
-    skip, skip_bias = _exactly(weights, "skip_start")
+    """Return the matrix from (x(t-2), x(t-1), x(t), 1) to (l, s), `[4, width + skip width]`."""
+    taps, bias = _float64(weights, "startconv")
+    skip, skip_bias = _float64(weights, "skip_start")
     l = torch.cat([taps[:, 0], bias[None]])  # noqa: E741 - the paper's letter
     s = l @ skip[0]
     s[-1] += skip_bias
@@ -53,14 +55,14 @@ def start(weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def first_layer(weights: Mapping[str, Tensor]) -> Tensor:
-    """Return what makes layer 1's d, without its bias, of its columns: `[8, 2 width]`.
+    """Return the matrix from the first layer's columns to its d, without bias, `[8, 2 width]`.
 
-    The columns are x(t-4) to x(t); then, for each tap, whether there was an input at its time.
-    Before the start the queue holds zero vectors, not what `startconv` makes of silence: so each
-    tap's share of the bias has a column of its own.
+    The columns are x(t-4) to x(t), and then for each tap an indicator of whether its time is
+    within the clip. Before the start, the queue holds zero vectors, not the output of `startconv`
+    for silence; hence the contribution of its bias is switched on tap by tap.
     """
-    start_taps, start_bias = _exactly(weights, "startconv")
-    taps, _ = _exactly(weights, "dilatedconv_1")
+    start_taps, start_bias = _float64(weights, "startconv")
+    taps, _ = _float64(weights, "dilatedconv_1")
     rows = taps.new_zeros(FIRST, taps.shape[2])
     for tap in range(TAPS):
         rows[tap : tap + TAPS] += start_taps[:, 0] @ taps[tap]
@@ -69,7 +71,7 @@ def first_layer(weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def gate(d: Tensor) -> Tensor:
-    """Halve the gate's half of the columns that make d, `[…, 2 width]`."""
+    """Return a matrix that makes d, `[…, 2 width]`, with the gate's columns halved."""
     width = d.shape[-1] // 2
     return torch.cat([d[..., :width] / 2, d[..., width:]], -1)
 
@@ -77,14 +79,14 @@ def gate(d: Tensor) -> Tensor:
 def output(
     weights: Mapping[str, Tensor], layer: int, dimensions: Dimensions
 ) -> tuple[Tensor, Tensor]:
-    """Return what makes a layer's addends to l and s of 2 z, and their biases.
+    """Return the matrix from 2 z to a layer's contributions to (l, s), and the biases.
 
-    The last layer's l feeds nothing: its addend is not there.
+    The last layer contributes only to s, because its l is unused.
 
     Returns
     -------
-    w : Tensor, `[width, width + skip width]`, of the last layer `[width, skip width]`
-    bias : Tensor
+    w : Tensor, `[width, width + skip width]`; for the last layer `[width, skip width]`
+    bias : Tensor, `[columns of w]`
     """
     skip, skip_bias = _convolution(weights, f"skip_{layer}")
     if layer == dimensions.layers:
@@ -95,15 +97,15 @@ def output(
 
 @dataclass(frozen=True)
 class Side:
-    """The columns beside a layer's taps: the first layer's inputs, conditioning, and ones.
+    """The side columns of a layer's operand: first-layer inputs, conditioning, and constant ones.
 
-    In 16 bits an encoding, the weights that meet it and the biases are each split in two addends,
-    so that what is added is as good as in float32: `hi W_hi + lo W_hi + hi W_lo + b_hi + b_lo`.
+    With 16-bit products, the encoding, its weights and the biases are each split into a high and a
+    low part, which preserves nearly float32 accuracy: `hi W_hi + lo W_hi + hi W_lo + b_hi + b_lo`.
 
     Parameters
     ----------
     dtype : torch.dtype
-        Of the products.
+        Type of the products' operands.
     embedding : int
         Channels of an encoding.
     """
@@ -113,46 +115,46 @@ class Side:
 
     @property
     def used(self) -> int:
-        """Columns that mean something."""
-        return FIRST + (self.embedding + 1 if self.whole else 3 * self.embedding + 2)
+        """Number of columns without padding."""
+        return FIRST + (3 * self.embedding + 2 if self._is_split else self.embedding + 1)
 
     @property
     def columns(self) -> int:
-        """Columns altogether."""
+        """Number of columns including padding."""
         return -(-self.used // _ALIGNED) * _ALIGNED
 
     @property
-    def whole(self) -> bool:
-        """Whether the products' numbers hold a float32."""
-        return self.dtype.itemsize >= 4
+    def _is_split(self) -> bool:
+        """Whether numbers are split into a high and a low part."""
+        return self.dtype.itemsize < 4
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         high = x.to(self.dtype)
         return high, (x - high.to(x.dtype)).to(self.dtype)
 
     def of_frame(self, encoding: Tensor) -> Tensor:
-        """Return the columns of a frame, `[clips, columns]`; the first layer's are zeros.
+        """Return the side columns of a frame, `[clips, columns]`, with zeros for the first layer's.
 
         Parameters
         ----------
         encoding : Tensor of float32, `[clips, embedding]`
         """
         out = encoding.new_zeros(len(encoding), self.columns, dtype=self.dtype)
-        if self.whole:
-            parts = [encoding.to(self.dtype), out.new_ones(len(encoding), 1)]
-        else:
+        if self._is_split:
             high, low = self._split(encoding)
             parts = [high, low, high, out.new_ones(len(encoding), 2)]
+        else:
+            parts = [encoding.to(self.dtype), out.new_ones(len(encoding), 1)]
         out[:, FIRST : self.used] = torch.cat(parts, 1)
         return out
 
     def weights(self, first: Tensor | None, conditioning: Tensor, bias: Tensor) -> Tensor:
-        """Return what meets the columns, `[columns, out]`.
+        """Return the weights of the side columns, `[columns, out]`.
 
         Parameters
         ----------
         first : Tensor, `[8, out]`, or None
-            Of layer 1.
+            Weights of the first layer's inputs; None for other layers.
         conditioning : Tensor, `[embedding, out]`
         bias : Tensor, `[out]`
         """
@@ -162,28 +164,30 @@ class Side:
         high, low = self._split(conditioning)
         bias_high, bias_low = self._split(bias)
         parts = [high, bias_high[None]]
-        if not self.whole:
+        if self._is_split:
             parts = [high, high, low, bias_high[None], bias_low[None]]
         out[FIRST : self.used] = torch.cat(parts)
         return out
 
 
 def slot(time: int, dilation: int) -> tuple[int, int]:
-    """Return where the input of a time lies in a grouped ring: its group, its place of three.
+    """Return the group and the position in it (0 to 2) of an input in a grouped ring buffer.
 
-    Times t - 2d, t - d and t share a group, in places that follow one another around; the next to
-    come there is t + d, in the place of t - 2d, which is no longer needed then.
+    The inputs of t - 2d, t - d and t share a group, in cyclic order. The next input of the group,
+    t + d, overwrites t - 2d, which is no longer needed then.
     """
     return time % dilation, time // dilation % TAPS
 
 
 def rotated(taps: Tensor, place: int) -> Tensor:
-    """Order three taps as a group holds their inputs when the newest is at `place`.
+    """Return the taps in the order of a group's inputs when the newest is at position `place`.
 
     Parameters
     ----------
     taps : Tensor, `[3, in, out]`
-        For the inputs of t - 2d, t - d and t.
+        Weights for the inputs of t - 2d, t - d and t.
+    place : int
+        Position of the newest input, as `slot` returns it.
 
     Returns
     -------
@@ -193,27 +197,30 @@ def rotated(taps: Tensor, place: int) -> Tensor:
 
 
 class Rewritten:
-    """All of a decoder's weights, for paths that compute in `dtype`.
+    """A decoder's rewritten weights, for paths whose products use `dtype`.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
-        The checkpoint's variables under Magenta's names, float32.
+        The checkpoint's variables, float32, by name.
     dimensions : Dimensions
         The model's sizes.
     dtype : torch.dtype
-        Of the layers' products; beginning and head are float32.
+        Type of the layers' products; `start` and the head are float32.
 
     Attributes
     ----------
     start : Tensor of float32, `[4, width + skip width]`
     taps : list of Tensor, `[3, width, 2 width]`
-        Of each layer; of the first there is nothing, `[0, width, 2 width]`.
+        Taps of each layer; empty for the first layer, `[0, width, 2 width]`.
+    columns : Side
+        Layout of the side columns.
     side : list of Tensor, `[columns, 2 width]`
+        Weights of each layer's side columns.
     out, out_bias : list of Tensor
-        As `output` returns them; biases are float32.
+        `output` of each layer; the biases are float32.
     head, head_bias, head_side, logits, logits_bias : Tensor of float32
-        `out1`, its biases and `cond_map_out1`; `logits`.
+        `out1`, its biases (including those of `cond_map_out1`), `cond_map_out1`, and `logits`.
     """
 
     def __init__(
@@ -225,7 +232,7 @@ class Rewritten:
         self.taps, self.side, self.out, self.out_bias = [], [], [], []
         for layer in range(1, dimensions.layers + 1):
             taps, bias = _convolution(weights, f"dilatedconv_{layer}")
-            conditioning, conditioning_bias = _exactly(weights, f"cond_map_{layer}")
+            conditioning, conditioning_bias = _float64(weights, f"cond_map_{layer}")
             first = gate(first_layer(weights)) if layer == 1 else None
             self.side.append(
                 self.columns.weights(first, gate(conditioning[0]), gate(bias + conditioning_bias))
@@ -243,7 +250,7 @@ class Rewritten:
 
     @staticmethod
     def layer_bytes(dimensions: Dimensions, dtype: torch.dtype) -> tuple[int, int]:
-        """Return the memory that the weights of all layers take, in bytes: taps, and the rest."""
+        """Return the memory for all layers' taps and for their other weights, in bytes."""
         width, layers = dimensions.width, dimensions.layers
         columns = Side(dtype, dimensions.embedding).columns
         taps = (layers - 1) * TAPS * width * 2 * width
@@ -251,7 +258,7 @@ class Rewritten:
         return taps * dtype.itemsize, rest * dtype.itemsize
 
     def to(self, device: torch.device) -> Rewritten:
-        """Move all of them to a device."""
+        """Move all weights to a device; return `self`."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(device))

@@ -1,7 +1,7 @@
-"""One uniform for each (seed, clip, time), and the code that it draws.
+"""Sample codes from logits with reproducible random numbers.
 
-A clip's random numbers depend on nothing but the pack's seed and the clip's mix: not on the batch,
-the block, the shard, the engine or where a run was interrupted.
+A clip's random numbers depend only on the pack's seed and the clip's mix, not on the batch, block,
+shard, engine or the point at which a run was interrupted.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_WORDS = 4  # 64-bit words from one Philox counter
-_BITS = 23
+_WORDS = 4  # 64-bit words per Philox counter
+_BITS = 23  # random bits per number
 
 
 def uniforms(seed: int, clips: Sequence[int], start: int, count: int) -> NDArray[np.float32]:
-    """Return the uniforms of `clips` for the times `start` to `start + count`, `[clips, count]`.
+    """Return uniform random numbers for every clip and time, float32 `[clips, count]`.
 
-    NumPy's Philox4x64 with the key (seed, clip) and the time as its counter: a stream that NumPy
-    promises never to change. The numbers are the midpoints (k + ½) / 2²³, exact in float32, so
-    that every engine compares the same number; none is 0 or 1.
+    They come from NumPy's Philox4x64 with (seed, clip) as the key and the time as the counter;
+    NumPy guarantees that this stream never changes. The values are the midpoints (k + ½) / 2²³,
+    which float32 represents exactly, so that every engine compares the same number; 0 and 1 do
+    not occur.
 
     Parameters
     ----------
     seed : int
-        The pack's, 0 to 2⁶³ - 1.
+        The pack's seed, 0 to 2⁶³ - 1.
     clips : sequence of int
-        Each clip's 64-bit key (`grid.Mix.key`).
+        The 64-bit key of each clip (`grid.Mix.key`).
     start, count : int
-        First time, and number of times, in samples.
+        First time and number of times, in samples.
     """
     first, skip = divmod(start, _WORDS)
     out = np.empty((len(clips), count), dtype=np.float32)
@@ -43,16 +44,17 @@ def uniforms(seed: int, clips: Sequence[int], start: int, count: int) -> NDArray
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one code for each row by inverse CDF.
+    """Sample one code per clip by inverting the cumulative distribution.
 
-    The code is the number of entries of the cumulative sum that lie below `uniform` times its
-    total, as `searchsorted` finds it in Magenta's fastgen. Scaling by the total (Magenta assumes
-    it is 1, which float32 sums often miss) makes 256 impossible: no sum is below itself.
+    The code is the number of entries of the cumulative sum below `uniform` times the total, as
+    Magenta's fastgen finds it with `searchsorted`. Magenta assumes a total of 1, which float32 sums
+    often miss; scaling by the actual total rules out code 256, because no sum is below itself.
 
     Parameters
     ----------
     logits : Tensor, `[clips, 256]`
     uniform : Tensor, `[clips]`
+        One random number per clip, above 0 and below 1.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What every fast path of the decoder offers: steps for clips side by side, drawing as it goes."""
+"""The interface of the decoder's fast paths: autoregressive steps for a batch of clips."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from nsynth_super.wavenet.mulaw import ZERO
 from nsynth_super.wavenet.sampling import draw
 
 DRAWN = -1
-"""In the place of a forced code: this one is drawn."""
+"""Marks a time without a forced code: its code is sampled."""
 
 
 class Stepper(ABC):
-    """The decoder's steps for `clips` clips, taken in the order of time.
+    """A decoder that advances `clips` clips sample by sample.
 
     Attributes
     ----------
     dimensions : Dimensions
+        The model's sizes.
     clips : int
+        Clips decoded in parallel.
     code : Tensor of int64, `[clips]`
-        The code before: what the next step starts from.
+        The previous code of each clip, input of the next step.
     steps : int
-        How many steps one call of `run` takes best; a frame is a multiple of it.
+        Optimal number of steps per call of `run`; divides the length of a frame.
     ahead : int
-        How many calls may be under way before the first one's codes are asked for.
+        Calls of `run` that may be queued before waiting for the codes of the first.
     """
 
     steps = 1
@@ -42,40 +44,51 @@ class Stepper(ABC):
 
     @abstractmethod
     def reset(self, time: int = 0) -> None:
-        """Forget the past and the frame; the next step is of `time`, in samples.
+        """Clear the past and the frame; the next step is sample `time`.
 
-        What is computed does not depend on it, but where a ring's inputs lie does: a run that goes
-        on from a replay rounds as one that never stopped.
+        The time determines the positions in the ring buffers and thereby the rounding: with the
+        right time, a resumed run returns exactly the codes of an uninterrupted one.
         """
 
     @abstractmethod
     def condition(self, encoding: Tensor) -> None:
-        """Take `encoding`, float32 `[clips, embedding]`, as the frame of the steps to come."""
+        """Set the frame of the next steps: `encoding`, float32 `[clips, embedding]`."""
 
     @abstractmethod
     def step(self, codes: Tensor) -> Tensor:
-        """Return the next code's logits, float32 `[clips, 256]`, from the codes before."""
+        """Advance by one sample.
+
+        Parameters
+        ----------
+        codes : Tensor of int64, `[clips]`
+            The previous code of each clip.
+
+        Returns
+        -------
+        Tensor of float32, `[clips, 256]`
+            The logits of the next code.
+        """
 
     def run(self, uniform: Tensor, forced: Tensor) -> Callable[[], NDArray[np.uint8]]:
-        """Take steps; each step's code is drawn, or forced where there is one.
+        """Start several steps; each samples its code or takes the forced one.
 
         Parameters
         ----------
         uniform : Tensor of float32, `[times, clips]`
-            What each code is drawn with.
+            Random numbers to sample with.
         forced : Tensor of int64, `[times, clips]`
-            Codes, or `DRAWN`.
+            Forced codes, or `DRAWN` where the code is sampled.
 
         Returns
         -------
         callable
-            Waits for the codes and returns them, `[times, clips]`.
+            Waits for the steps and returns their codes, `[times, clips]`.
         """
         codes = self.take(uniform, forced)
         return lambda: codes.numpy()
 
     def take(self, uniform: Tensor, forced: Tensor) -> Tensor:
-        """Take steps as `run` does; the codes stay where they are drawn."""
+        """Take steps as `run` does; return the codes, uint8 `[times, clips]`, on the device."""
         codes = torch.empty(uniform.shape, dtype=torch.uint8, device=self.code.device)
         for at in range(len(uniform)):
             drawn = draw(self.step(self.code), uniform[at])

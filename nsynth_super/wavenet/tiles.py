@@ -1,6 +1,6 @@
-"""How `triton_kernels.py` cuts a matrix product into tiles, by its size and the card.
+"""Choose the tile sizes of the Triton kernels' matrix products for a GPU.
 
-Chosen by a model of what holds a tile up, not by measuring.
+A cost model of memory traffic chooses them, without autotuning.
 """
 
 from __future__ import annotations
@@ -9,68 +9,68 @@ from dataclasses import dataclass
 
 import torch
 
-_FEWEST_STAGES = 3  # with two, a load is waited for as soon as it is asked for
+_FEWEST_STAGES = 3  # with two, every load is waited for right after its request
 
-_LINE = 128  # bytes of a cache's line, and of what wgmma takes side by side
+_LINE = 128  # bytes of a cache line, and of a wgmma operand's row
 
-_UNDER_WAY = 64 * 1024
-"""Bytes that a unit should have asked for and not got yet: 64 a cycle, a thousand cycles away."""
+_IN_FLIGHT = 64 * 1024
+"""Bytes of outstanding loads that hide latency: 64 bytes per cycle, about 1,000 cycles."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """What the choice of tiles depends on.
+class GpuLimits:
+    """The limits of a GPU that determine the tile sizes.
 
     Attributes
     ----------
     capability : tuple of int
-        Compute capability.
-    units : int
-        Multiprocessors.
+        Compute capability, major and minor.
+    multiprocessors : int
+        Streaming multiprocessors.
     """
 
     capability: tuple[int, int]
-    units: int
+    multiprocessors: int
 
     @property
     def _is_large(self) -> bool:
-        """Whether tensor cores read shared memory themselves: Hopper, and Blackwell's large ones.
+        """Whether tensor cores read operands from shared memory: Hopper and data-center Blackwell.
 
-        The others' operands go through registers, of which 128 x 256 sums leave too few.
+        On other GPUs the operands pass through registers, and 128 x 256 accumulators leave too few.
         """
         return self.capability in {(9, 0), (10, 0), (10, 3)}
 
     @property
-    def shared(self) -> int:
-        """Bytes of shared memory a program may take; 8.0 and 8.7 have more, but no use for it."""
+    def shared_memory(self) -> int:
+        """Shared memory for one program, in bytes; 8.0 and 8.7 have more but cannot use it."""
         return (227 if self._is_large else 99) * 1024
 
     @property
-    def sums(self) -> int:
-        """Numbers that a tile may have."""
+    def tile_elements(self) -> int:
+        """Largest number of elements in a tile."""
         return 128 * 256 if self._is_large else 128 * 128
 
     @staticmethod
-    def of(device: torch.device) -> Card:
-        """Return a device's; of what is no GPU, any: Triton's interpreter has no limits."""
+    def of(device: torch.device) -> GpuLimits:
+        """Return a device's limits; arbitrary ones for a CPU, where Triton's interpreter runs."""
         if device.type != "cuda":
-            return Card((9, 0), 132)
+            return GpuLimits((9, 0), 132)
         properties = torch.cuda.get_device_properties(device)
-        return Card((properties.major, properties.minor), properties.multi_processor_count)
+        return GpuLimits((properties.major, properties.minor), properties.multi_processor_count)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one program computes of a product, and how.
+    """The part of a product that one Triton program computes.
 
     Attributes
     ----------
     rows, columns : int
-        Of the product.
+        Size of the tile.
     inner : int
-        Of the sum: what is loaded at once.
+        Elements of the inner dimension per iteration.
     warps, stages : int
-        Threads, in 32s; loads under way, and one.
+        Warps per program, and stages of the software pipeline.
     """
 
     rows: int
@@ -80,12 +80,12 @@ class Tile:
     stages: int
 
     def grid(self, clips: int, columns: int) -> tuple[int, int]:
-        """Return the programs that make up a product."""
+        """Return the number of programs along the rows and the columns of a product."""
         return -(-clips // self.rows), columns // self.columns
 
     @property
     def options(self) -> dict[str, int]:
-        """What a kernel is launched with."""
+        """Keyword arguments for a kernel launch."""
         return {
             "rows": self.rows,
             "columns": self.columns,
@@ -96,45 +96,51 @@ class Tile:
 
 
 def tile(
-    clips: int, parts: tuple[int, ...], dtype: torch.dtype, card: Card, largest: int | None = None
+    clips: int,
+    parts: tuple[int, ...],
+    dtype: torch.dtype,
+    gpu: GpuLimits,
+    largest: int | None = None,
 ) -> Tile:
-    """Choose the tiles of a product `[clips, sum of parts]`.
+    """Choose the tile for a product `[clips, sum of parts]`.
 
-    What holds a tile up is loading its rows and columns, so its time is their sum, times the
-    rounds in which the card's units get through all tiles. That is least for one round of all
-    units: 128 x 256 for 4,224 clips on an H200, whose 132 tiles are its 132 units, and narrow tiles
-    for few clips.
+    Loading rows and columns dominates, so the cost of a tile is their sum times the number of
+    waves in which the multiprocessors process all tiles. A single wave that occupies all of them
+    is best: 128 x 256 for 4,224 clips on an H200 (132 tiles, 132 multiprocessors), and narrow
+    tiles for few clips.
 
     Parameters
     ----------
     clips : int
         Rows of the product.
     parts : tuple of int
-        Columns: no tile spans two parts.
+        Widths of the column ranges; no tile spans two of them.
     dtype : torch.dtype
-        Of what is multiplied.
-    card : Card
+        Type of the operands.
+    gpu : GpuLimits
+        Limits of the GPU.
     largest : int, optional
-        Numbers that a tile may have, if these are fewer than the card's.
+        Largest number of elements in a tile, if below the GPU's own limit.
     """
-    largest = min(largest or card.sums, card.sums)
-    if dtype.itemsize >= 4:  # no tensor cores, but as many instructions as a thread has products
+    largest = min(largest or gpu.tile_elements, gpu.tile_elements)
+    if dtype.itemsize >= 4:  # without tensor cores, code size grows with the products per thread
         largest = min(largest, 64 * 64)
     sides = [
         (rows, columns)
         for rows in (128, 64, 32, 16)
         for columns in (256, 128, 64, 32)
-        if rows * columns <= largest and _FEWEST_STAGES * (rows + columns) * _LINE <= card.shared
+        if rows * columns <= largest
+        if _FEWEST_STAGES * (rows + columns) * _LINE <= gpu.shared_memory
         if all(part % columns == 0 for part in parts)
     ]
 
-    def time(sides: tuple[int, int]) -> int:
+    def cost(sides: tuple[int, int]) -> int:
         rows, columns = sides
         tiles = -(-clips // rows) * (sum(parts) // columns)
-        return -(-tiles // card.units) * (rows + columns)
+        return -(-tiles // gpu.multiprocessors) * (rows + columns)
 
-    rows, columns = min(sides, key=time)
+    rows, columns = min(sides, key=cost)
     inner = _LINE // dtype.itemsize
     stage = (rows + columns) * _LINE
-    stages = min(max(_FEWEST_STAGES, 1 + _UNDER_WAY // stage), 6, card.shared // stage)
+    stages = min(max(_FEWEST_STAGES, 1 + _IN_FLIGHT // stage), 6, gpu.shared_memory // stage)
     return Tile(rows, columns, inner, 8 if rows * columns > 64 * 128 else 4, stages)

@@ -1,12 +1,12 @@
-"""The decoder's step on an NVIDIA GPU, in two kernels a layer written in Triton.
+"""The decoder on an NVIDIA GPU, with two Triton kernels per layer.
 
-The rewrites are `cuda.py`'s and so is how a step runs. What changes is how often a number travels:
-`gate` reads the taps where they lie and forgets a layer's d as soon as z is made of it; `add`
-writes l to where the next layer reads it. Both sum in float32 and round once.
+Weights and graph capture are those of `cuda.py`; the kernels reduce memory traffic. `gate` reads
+the taps directly from the ring buffer and computes z without storing d; `add` writes l directly to
+the next layer's ring buffer. Both accumulate in float32 and round once.
 
-A ring is `[2 d + 1, clips, width]`, so that a tap of all clips is one matrix. Sizes are filled up
-with zeros to whole tiles; zeros stay zeros, and what is computed is the same. `kernels.py` holds
-the kernels: Triton need only be there when a decoder is made.
+A ring buffer is `[2 d + 1, clips, width]`, so that a tap of all clips is one matrix. Sizes are
+zero-padded to full tiles, which does not change the results. The kernels are in `kernels.py`, which
+is imported on demand: Triton is required only to create a decoder.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from torch.nn.functional import pad
 
 from nsynth_super.wavenet.cuda import GpuDecoder
 from nsynth_super.wavenet.dimensions import CODES, TAPS, Dimensions
-from nsynth_super.wavenet.tiles import Card, Tile, tile
+from nsynth_super.wavenet.tiles import GpuLimits, Tile, tile
 
 _OLDEST = (8, 0)  # compute capability: bfloat16 and asynchronous copies
 
-_WIDE = 64  # every size is filled up to a multiple of it: of most tiles' columns
+_WIDE = 64  # sizes are padded to a multiple of it, which suits the columns of most tiles
 
 _BEGIN = Tile(rows=32, columns=_WIDE, inner=1, warps=4, stages=1)
 _DRAW = Tile(rows=16, columns=CODES, inner=32, warps=4, stages=2)
 
 
-def missing(device: torch.device) -> str | None:
-    """Return what keeps Triton's kernels from running on a device, or None."""
+def unavailable_reason(device: torch.device) -> str | None:
+    """Return why the Triton kernels cannot run on a device, or None if they can."""
     if device.type != "cuda" or torch.version.hip is not None:
         return "not an NVIDIA GPU"
     if torch.cuda.get_device_capability(device) < _OLDEST:
@@ -45,8 +45,8 @@ def missing(device: torch.device) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if "tensorflow" in sys.modules:
-        return "TensorFlow is in this process: each brings its own LLVM, and both crash"
-    # What launches kernels is a C extension, which Triton builds where it first runs.
+        return "TensorFlow is loaded in this process: the two LLVM copies would crash"
+    # Triton compiles its kernel launcher, a C extension, on first use.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "no C compiler for Triton"
     if not Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").exists():
@@ -55,84 +55,80 @@ def missing(device: torch.device) -> str | None:
 
 
 class TritonDecoder(GpuDecoder):
-    """The decoder's steps in Triton's kernels, on a device of which nothing is `missing`.
+    """The decoder with Triton kernels, on a device without an `unavailable_reason`.
 
     Parameters
     ----------
     weights : Rewritten
-        In the precision to compute in, on the device.
+        Weights in the precision to compute in, on the device.
     clips : int
-        Clips decoded side by side.
+        Clips decoded in parallel.
     """
 
     name = "Triton"
 
     @staticmethod
     def state_bytes(dimensions: Dimensions, dtype: torch.dtype) -> int:
-        """Return the memory that one clip takes, in bytes."""
-        return GpuDecoder.state_bytes(_filled_up(dimensions), dtype)
+        """Return the memory for one clip, in bytes."""
+        return GpuDecoder.state_bytes(_padded(dimensions), dtype)
 
     @staticmethod
     def weight_bytes(dimensions: Dimensions, dtype: torch.dtype) -> int:
-        """Return the memory that the weights take, in bytes: `Rewritten`, and filled up."""
-        return GpuDecoder.weight_bytes(_filled_up(dimensions), dtype)
+        """Return the memory for the weights, in bytes: `Rewritten` plus the padded matrices."""
+        return GpuDecoder.weight_bytes(_padded(dimensions), dtype)
 
-    def _lay_out(self) -> None:
+    def _allocate(self) -> None:
         from nsynth_super.wavenet import kernels
 
         self._kernels: Any = kernels
-        self._full = _filled_up(self.dimensions)
-        self._lay_out_past()
-        self._lay_out_weights()
-        clips, card, dtype = self.clips, Card.of(self.code.device), self._weights.dtype
+        self._full = _padded(self.dimensions)
+        self._allocate_state()
+        self._pad_weights()
+        clips, gpu, dtype = self.clips, GpuLimits.of(self.code.device), self._weights.dtype
         width, skip = self._full.width, self._full.skip_width
-        self._gate_tile = tile(clips, (2 * width,), dtype, card)
-        # What is added to takes registers too.
-        self._add_tile = tile(clips, (width, skip), dtype, card, largest=128 * 128)
-        self._last_add_tile = tile(clips, (skip,), dtype, card, largest=128 * 128)
-        self._head_tile = tile(clips, (skip,), torch.float32, card)
+        self._gate_tile = tile(clips, (2 * width,), dtype, gpu)
+        # The addends occupy registers as well.
+        self._add_tile = tile(clips, (width, skip), dtype, gpu, largest=128 * 128)
+        self._last_add_tile = tile(clips, (skip,), dtype, gpu, largest=128 * 128)
+        self._head_tile = tile(clips, (skip,), torch.float32, gpu)
 
-    def _lay_out_past(self) -> None:
+    def _allocate_state(self) -> None:
         clips, device, dtype = self.clips, self.code.device, self._weights.dtype
         width, skip = self._full.width, self._full.skip_width
         self._inputs = torch.zeros(self._kernels.KEPT, clips, device=device)
-        # What the first layer needs of the past is among its side columns: it has no ring, and a
-        # ring of one slot for the l that it adds to.
+        # The first layer's past inputs are side columns; its ring buffer has one slot, for l.
         self._rings = [
             torch.zeros(slots, clips, width, dtype=dtype, device=device)
             for slots in [1, *(2 * d + 1 for d in self.dimensions.dilations[1:])]
         ]
-        columns = _up(self._weights.columns.columns)
+        columns = _round_up(self._weights.columns.columns)
         self._side = torch.zeros(clips, columns, dtype=dtype, device=device)
         self._z = torch.empty(clips, width, dtype=dtype, device=device)
         self._s, self._h = (torch.empty(clips, skip, device=device) for _ in range(2))
         self._head_bias = torch.zeros(clips, skip, device=device)
         self._logits = torch.empty(clips, CODES, device=device)
 
-    def _lay_out_weights(self) -> None:
+    def _pad_weights(self) -> None:
         w, columns = self._weights, self._side.shape[1]
         width, skip = self.dimensions.width, self.dimensions.skip_width
         full = self._full.width
-        self._start = _fill(w.start, len(w.start), width, skip)
+        self._start = _pad(w.start, len(w.start), width, skip)
         self._gates = [
             torch.cat(
-                [_fill(taps, full, width, width).flatten(0, 1), _fill(side, columns, width, width)]
+                [_pad(taps, full, width, width).flatten(0, 1), _pad(side, columns, width, width)]
             )
             for taps, side in zip(w.taps, w.side, strict=True)
         ]
         parts = [(width, skip)] * (len(w.out) - 1) + [(skip,)]
-        self._out = [_fill(out, full, *part) for out, part in zip(w.out, parts, strict=True)]
+        self._out = [_pad(out, full, *part) for out, part in zip(w.out, parts, strict=True)]
         self._out_bias = [
-            _fill(bias[None], 1, *part) for bias, part in zip(w.out_bias, parts, strict=True)
+            _pad(bias[None], 1, *part) for bias, part in zip(w.out_bias, parts, strict=True)
         ]
-        self._head = _fill(w.head, self._full.skip_width, skip)
-        self._head_to_logits = _fill(w.logits, self._full.skip_width, CODES)
+        self._head = _pad(w.head, self._full.skip_width, skip)
+        self._head_to_logits = _pad(w.logits, self._full.skip_width, CODES)
 
     def step(self, codes: Tensor) -> Tensor:
-        """Return the next code's logits, float32 `[clips, 256]`, from the codes before.
-
-        They stand until the next step.
-        """
+        """Advance by one sample; see `Stepper.step`. The logits are valid until the next step."""
         self._to_head(codes)
         self._kernels.logits[_DRAW.grid(self.clips, CODES)](
             self._logits,
@@ -147,7 +143,7 @@ class TritonDecoder(GpuDecoder):
         return self._logits
 
     def take(self, uniform: Tensor, forced: Tensor) -> Tensor:
-        """Take steps as `run` does; the codes stay where they are drawn."""
+        """Take steps as `run` does; return the codes, uint8 `[times, clips]`, on the device."""
         uniform, forced = uniform.contiguous(), forced.contiguous()
         codes = torch.empty(uniform.shape, dtype=torch.uint8, device=self.code.device)
         for at in range(len(uniform)):
@@ -169,7 +165,7 @@ class TritonDecoder(GpuDecoder):
         return codes
 
     def _to_head(self, codes: Tensor) -> None:
-        """Take a step as far as what the logits are made of, from the codes before."""
+        """Advance by one sample up to the input of the last product, which makes the logits."""
         width, skip = self._full.width, self._full.skip_width
         self._kernels.begin[_BEGIN.grid(self.clips, width + skip)](
             codes,
@@ -238,19 +234,20 @@ class TritonDecoder(GpuDecoder):
         )
 
 
-def _up(size: int) -> int:
+def _round_up(size: int) -> int:
     return -(-size // _WIDE) * _WIDE
 
 
-def _filled_up(dimensions: Dimensions) -> Dimensions:
-    """Return the sizes that are computed with."""
-    return replace(dimensions, width=_up(dimensions.width), skip_width=_up(dimensions.skip_width))
+def _padded(dimensions: Dimensions) -> Dimensions:
+    """Return the padded sizes."""
+    width, skip_width = _round_up(dimensions.width), _round_up(dimensions.skip_width)
+    return replace(dimensions, width=width, skip_width=skip_width)
 
 
-def _fill(w: Tensor, rows: int, *parts: int) -> Tensor:
-    """Fill a matrix up with zeros: to `rows` rows, and each part of its columns to whole tiles."""
-    filled = [
-        pad(part, (0, _up(part.shape[-1]) - part.shape[-1], 0, rows - part.shape[-2]))
+def _pad(w: Tensor, rows: int, *parts: int) -> Tensor:
+    """Zero-pad a matrix: to `rows` rows, and each range of its columns to full tiles."""
+    padded = [
+        pad(part, (0, _round_up(part.shape[-1]) - part.shape[-1], 0, rows - part.shape[-2]))
         for part in torch.split(w, list(parts), dim=-1)
     ]
-    return torch.cat(filled, dim=-1)
+    return torch.cat(padded, dim=-1)

@@ -1,4 +1,4 @@
-"""A real Chromium, and a page for it."""
+"""Fixtures: Chromium, and pages that fail the test on errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARGUMENTS = ["--autoplay-policy=no-user-gesture-required"] + ["--no-sandbox"] * 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Playwright's own Chromium, or the one on the path."""
+    """Start Playwright's own Chromium, or the one on the PATH."""
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     on_path = [found for name in ("chromium", "google-chrome") if (found := shutil.which(name))]
     with api.sync_playwright() as playwright:
@@ -25,33 +25,35 @@ def browser() -> Iterator[Any]:
             browser.close()
             return
     pytest.skip(
-        "there is no Chromium here: `playwright install chromium`, or `apt install chromium`"
+        "Chromium is not installed: `playwright install chromium`, or `apt install chromium`"
     )
 
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Return a function that opens an address; what goes wrong in the page fails the test."""
+    """Return a function that opens a URL; errors and network requests of the page fail the test."""
     contexts, wrong = [], []
 
     def opened(url: str, expected: Callable[[str], bool] = lambda _: False, **options: Any) -> Any:
         context = browser.new_context(**options)
-        context.set_default_timeout(120_000)  # a busy machine draws slowly
+        context.set_default_timeout(120_000)  # a loaded machine renders slowly
         contexts.append(context)
         page = context.new_page()
 
-        def note(line: str) -> None:
+        def record(line: str) -> None:
             if not expected(line):
                 wrong.append(line)
 
-        page.on("console", lambda said: said.type in ("error", "warning") and note(said.text))
-        page.on("pageerror", lambda error: note(str(error)))
-        page.on("requestfailed", lambda request: note(f"{request.url}: {request.failure}"))
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and record(message.text)
+        )
+        page.on("pageerror", lambda error: record(str(error)))
+        page.on("requestfailed", lambda request: record(f"{request.url}: {request.failure}"))
         page.on(
             "request",
             lambda request: (
                 request.url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:"))
-                or note(f"asked the network for {request.url}")
+                or record(f"asked the network for {request.url}")
             ),
         )
         page.add_init_script(LISTENING)
@@ -81,4 +83,4 @@ AudioNode.prototype.connect = function (to, ...more) {
   return connect.call(this, to, ...more);
 };
 """
-"""Hears what goes to the loudspeaker: the last 0.7 s of it, as `heard()`."""
+"""Defines `heard()`, which returns the last 0.7 s of audio output."""

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: seen, touched, heard."""
+"""The preview page in Chromium: what it shows, and what it plays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.pitch import detect
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes.pitch import detect
 from nsynth_super.preview import export
 from nsynth_super.preview.pack import Preview
 from nsynth_super.preview.server import Server
 from nsynth_super.settings import Settings
 from nsynth_super.stages import pads
-from nsynth_super.workspace import Workspace
-from tests.conftest import nsynth_super
+from tests.commands import nsynth_super
 from tests.preview_packs import draw, plan_of
 
 Make = Callable[..., Workspace]
@@ -35,7 +35,7 @@ PACK: dict[str, Any] = {
     "resolution": 5,
     "final_length": 16_000,
 }
-"""By its number an instrument has all harmonics (0, 2, 4) or one (1, 3): bright 0, choir 1."""
+"""Instruments with an even number have all harmonics (bright is 0), others one (choir is 1)."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def packed(make_workspace: Make) -> tuple[Workspace, Settings]:
     workspace = make_workspace(**PACK)
     settings, plan = plan_of(workspace)
     draw(workspace, settings, plan, range(plan.blocks))
-    pads.run(workspace, settings, quiet=True)
+    pads.run_pads(workspace, settings, quiet=True)
     return workspace, settings
 
 
@@ -66,7 +66,7 @@ def url(packed: tuple[Workspace, Settings]) -> Iterator[str]:
 
 
 def heard(page: Any, after: float = 0.0) -> tuple[np.ndarray, int]:
-    """Return the last 0.7 seconds of what went to the loudspeaker."""
+    """Return the last 0.7 seconds of output, and its sample rate."""
     page.wait_for_timeout(1000 * after)
     found = page.evaluate("heard()")
     return np.array(found["samples"]), found["rate"]
@@ -79,7 +79,7 @@ def pitch_of(page: Any) -> float | None:
 
 
 def harmonics(page: Any, pitch: float) -> float:
-    """Return how much of a tone's power is not in its fundamental."""
+    """Return the share of a tone's power outside of its fundamental."""
     sound, rate = heard(page, 1.0)
     power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
     hertz = np.fft.rfftfreq(len(sound), 1 / rate)
@@ -94,7 +94,7 @@ def cell_text(page: Any, expected: str) -> None:
 
 
 def touch(page: Any, x: int, y: int) -> tuple[float, float]:
-    """Return where a touch position lies on the page."""
+    """Return the page coordinates of a touch position."""
     box = page.locator("#screen").bounding_box()
     return tuple(
         box[begin] + box["width"] * (7 + 5 * position) / 64
@@ -109,7 +109,7 @@ def drag(page: Any, start: tuple[int, int], to: tuple[int, int]) -> None:
     page.mouse.up()
 
 
-def test_it_shows_the_pack(url: str, open_page: Open):
+def test_page_shows_the_pack(url: str, open_page: Open):
     page = open_page(url)
     assert page.title() == "pack · nsynth-super"
     assert page.inner_text("h1") == "pack"
@@ -126,7 +126,7 @@ def test_it_shows_the_pack(url: str, open_page: Open):
     assert abs(int(loudest[1]) - 262) < 3
 
 
-def test_a_drag_changes_the_cell(url: str, open_page: Open):
+def test_drag_changes_the_cell(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3, row 3")
     drag(page, (5, 5), (10, 0))
@@ -137,7 +137,8 @@ def test_a_drag_changes_the_cell(url: str, open_page: Open):
     cell_text(page, "50 % bright, 50 % choir — column 3, row 1 of 5")
 
 
-def test_the_arrow_keys_do_as_well(url: str, open_page: Open):
+@pytest.mark.slow
+def test_arrow_keys_change_the_cell(url: str, open_page: Open):
     page = open_page(url)
     page.focus("#pad")
     for key, column, row in [
@@ -155,10 +156,11 @@ def test_the_arrow_keys_do_as_well(url: str, open_page: Open):
         cell_text(page, f"column {column}, row {row} of 5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "note"), [("KeyZ", 48), ("KeyD", 51), ("KeyQ", 60), ("KeyE", 64), ("Digit0", 75)]
 )
-def test_a_computer_key_makes_sound_at_its_pitch(url: str, open_page: Open, code: str, note: int):
+def test_computer_key_sounds_at_its_pitch(url: str, open_page: Open, code: str, note: int):
     page = open_page(url)
     cell_text(page, "column 3")
     page.keyboard.down(code)
@@ -169,7 +171,7 @@ def test_a_computer_key_makes_sound_at_its_pitch(url: str, open_page: Open, code
     assert np.abs(sound).max() < 1e-4
 
 
-def test_keys_on_the_page_by_mouse_and_by_keyboard_alone(url: str, open_page: Open):
+def test_page_keys_play_by_mouse_and_by_keyboard(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     key = page.locator("[data-note='55']").bounding_box()
@@ -197,14 +199,15 @@ MIDI = """
 const inputs = [];
 window.midi = (...data) => inputs.forEach((input) => input.onmidimessage({ data }));
 navigator.requestMIDIAccess = async () => {
-  inputs.push({ name: "Toy keys" }); // every access has its own, as the specification says
+  inputs.push({ name: "Toy keys" }); // every access has its own inputs, as specified
   return { inputs: new Map([["1", inputs.at(-1)]]) };
 };
-void 0; // a function would be called
+void 0; // Playwright would call a function
 """
 
 
-def test_a_midi_keyboard_plays(url: str, open_page: Open):
+@pytest.mark.slow
+def test_midi_keyboard_plays(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.evaluate(MIDI)
@@ -222,7 +225,8 @@ def test_a_midi_keyboard_plays(url: str, open_page: Open):
     assert np.abs(heard(page, 1.2)[0]).max() < 1e-4
 
 
-def test_a_midi_keyboard_that_is_connected_twice_is_heard_once(url: str, open_page: Open):
+@pytest.mark.slow
+def test_midi_keyboard_connected_twice_plays_once(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.evaluate(MIDI)
@@ -235,7 +239,8 @@ def test_a_midi_keyboard_that_is_connected_twice_is_heard_once(url: str, open_pa
     assert pitch_of(page) == pytest.approx(43, abs=50 * CENTS)
 
 
-def test_the_nearest_sample_is_fetched_and_of_two_as_near_the_earlier(url: str, open_page: Open):
+@pytest.mark.slow
+def test_nearest_sample_is_used_and_the_earlier_on_a_tie(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.focus("#pad")
@@ -247,11 +252,12 @@ def test_the_nearest_sample_is_fetched_and_of_two_as_near_the_earlier(url: str, 
     for note, row in [(53, 1), (54, 0), (55, 0)]:
         page.evaluate(f"midi(0x90, {note}, 100)")
         words = page.inner_text("#heard")
-        assert f"the sample at {['C4', 'C3'][row]} moved by" in words
+        assert f"the sample at {['C4', 'C3'][row]} shifted by" in words
         page.evaluate(f"midi(0x80, {note}, 0)")
 
 
-def test_a_held_note_loops_as_long_as_it_is_held_or_ends(url: str, open_page: Open):
+@pytest.mark.slow
+def test_held_note_loops_until_released_or_ends_without_a_loop(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     assert page.is_checked("#looping")
@@ -278,28 +284,30 @@ TRACE = """async ({ length, loop, rate, offset }) => {
   const { samples, from } = trace(sound, rate / 3, offset, loopOf(loop, length), 48000);
   return { where: [...samples].map((value) => value * 32767 * 2), from };
 }"""
-"""Plays a ramp: what is heard says where the instrument reads."""
+"""Plays a ramp, so that the output is the read position."""
 
 
-def test_the_loop_turns_where_the_instruments_does(url: str, open_page: Open):
+@pytest.mark.slow
+def test_loop_turns_where_the_synths_does(url: str, open_page: Open):
     page = open_page(url)
     loop = {"looping": True, "loopStart": 0.2, "loopEnd": 0.41}
     found = page.evaluate(TRACE, {"length": 60_000, "loop": loop, "rate": 1, "offset": 0})
     where, begins = np.array(found["where"]), found["from"]
     forward = 3 * 20_600
     np.testing.assert_allclose(where[: forward + 1], np.arange(forward + 1) / 3, atol=2)
-    # Behind the crossfade it goes back from 24,599, and down to 8,000, as was measured: 7,998.
+    # After the crossfade it runs back from 24,599 to 8,000; measured on the synth: 7,998.
     after = forward + 4001
     back = 24_599 - (np.arange(after, begins) - forward) / 3
     np.testing.assert_allclose(where[after:begins], back, atol=2)
     assert where[after:begins].min() == pytest.approx(8000, abs=2)
-    # Then forward from 12,000, and all of that again and again.
+    # Then forward from 12,000, and so on.
     on = where[begins + 4001 : begins + 3 * 8600]
     np.testing.assert_allclose(on, 12_000 + np.arange(4001, 4001 + len(on)) / 3, atol=2)
     assert len(where) - begins == pytest.approx(3 * (8600 + 16_599), abs=3)
 
 
-def test_without_a_loop_a_sound_is_read_to_its_end_and_tapered(url: str, open_page: Open):
+@pytest.mark.slow
+def test_sound_without_a_loop_plays_to_its_end_and_fades_out(url: str, open_page: Open):
     page = open_page(url)
     found = page.evaluate(
         TRACE,
@@ -324,7 +332,8 @@ ODD = """async (cases) => {
 }"""
 
 
-def test_odd_loops_come_round_too(url: str, open_page: Open):
+@pytest.mark.slow
+def test_degenerate_loops_repeat(url: str, open_page: Open):
     page = open_page(url)
     chance = np.random.default_rng(1)
     cases = [
@@ -337,7 +346,8 @@ def test_odd_loops_come_round_too(url: str, open_page: Open):
         assert 0.4 < least <= most < 1.6, case
 
 
-def test_one_held_note_too_many_ends_the_oldest(url: str, open_page: Open):
+@pytest.mark.slow
+def test_notes_beyond_the_limit_stop_the_oldest_voice(url: str, open_page: Open):
     page = open_page(url)
     states = page.evaluate(
         """async () => {
@@ -352,7 +362,8 @@ def test_one_held_note_too_many_ends_the_oldest(url: str, open_page: Open):
     assert states == ["killed"] * 8 + ["held"] * 32 + ["not heard"] * 5
 
 
-def test_held_notes_keep_their_sound_unless_they_shall_follow(url: str, open_page: Open):
+@pytest.mark.slow
+def test_held_notes_keep_their_sound_unless_follow_is_on(url: str, open_page: Open):
     page = open_page(url)
     drag(page, (5, 5), (0, 0))
     cell_text(page, "100 % bright")
@@ -370,7 +381,8 @@ def test_held_notes_keep_their_sound_unless_they_shall_follow(url: str, open_pag
     page.keyboard.up("KeyQ")
 
 
-def test_keys_can_stay_down(url: str, open_page: Open):
+@pytest.mark.slow
+def test_keys_latch_while_hold_is_on(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.check("#hold")
@@ -385,7 +397,8 @@ def test_keys_can_stay_down(url: str, open_page: Open):
     assert np.abs(heard(page, 1.2)[0]).max() < 1e-4
 
 
-def test_an_encoder_chooses_another_pad(url: str, open_page: Open):
+@pytest.mark.slow
+def test_corner_control_selects_another_pad(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "25 % bright")
     wanted = "/pads/dull_choir_dark%20%231_fl%C3%BBte%20%26%20co.bin"
@@ -399,7 +412,8 @@ def test_an_encoder_chooses_another_pad(url: str, open_page: Open):
     cell_text(page, "25 % bright")
 
 
-def test_volume_and_envelope_are_heard(url: str, open_page: Open):
+@pytest.mark.slow
+def test_volume_and_envelope_change_the_output(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.keyboard.down("KeyQ")
@@ -418,7 +432,8 @@ def test_volume_and_envelope_are_heard(url: str, open_page: Open):
     assert page.locator("#attack").get_attribute("aria-valuetext") == "0.000 s"
 
 
-def test_it_says_when_the_loudspeaker_clips(url: str, open_page: Open):
+@pytest.mark.slow
+def test_clipping_is_shown(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.fill("#volume", "1")
@@ -432,7 +447,10 @@ def test_it_says_when_the_loudspeaker_clips(url: str, open_page: Open):
     page.wait_for_selector("#clips", state="hidden")
 
 
-def test_recordings_beside_what_the_model_made(packed: tuple[Workspace, Settings], open_page: Open):
+@pytest.mark.slow
+def test_recorded_and_generated_notes_play_at_equal_level(
+    packed: tuple[Workspace, Settings], open_page: Open
+):
     workspace, _ = packed
     (workspace.notes / "choir_60.wav").unlink()
     with served(workspace) as url:
@@ -440,7 +458,7 @@ def test_recordings_beside_what_the_model_made(packed: tuple[Workspace, Settings
         cell_text(page, "column 3")
         rows = page.locator("#notes tr")
         assert rows.count() == 4
-        assert "no recording here" in rows.nth(1).inner_text()
+        assert "no recording" in rows.nth(1).inner_text()
         recorded = page.get_by_role("button", name="Play bright, recorded")
         recorded.click()
         page.wait_for_selector("#notes button[aria-pressed=true]")
@@ -448,7 +466,7 @@ def test_recordings_beside_what_the_model_made(packed: tuple[Workspace, Settings
         loud = np.abs(heard(page)[0]).max()
         recorded.click()
         page.wait_for_selector("#notes button[aria-pressed=true]", state="detached")
-        page.get_by_role("button", name="Play bright, as the model made it").click()
+        page.get_by_role("button", name="Play bright, generated").click()
         page.wait_for_timeout(700)
         sound, rate = heard(page)
         assert detect(sound, rate) == pytest.approx(60, abs=50 * CENTS)
@@ -457,8 +475,9 @@ def test_recordings_beside_what_the_model_made(packed: tuple[Workspace, Settings
         assert page.get_by_role("button", name="Play choir, recorded").count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(375, 667), (320, 568), (1280, 800)])
-def test_no_screen_is_too_narrow(url: str, open_page: Open, size: tuple[int, int]):
+def test_page_fits_every_screen_width(url: str, open_page: Open, size: tuple[int, int]):
     page = open_page(url, viewport={"width": size[0], "height": size[1]})
     cell_text(page, "column 3")
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
@@ -468,7 +487,8 @@ def test_no_screen_is_too_narrow(url: str, open_page: Open, size: tuple[int, int
     assert pad["x"] + pad["width"] <= size[0]
 
 
-def test_a_finger_moves_the_pad_on_a_phone(url: str, open_page: Open):
+@pytest.mark.slow
+def test_tap_moves_the_pad_on_a_phone(url: str, open_page: Open):
     page = open_page(url, viewport={"width": 375, "height": 667}, has_touch=True, is_mobile=True)
     cell_text(page, "column 3")
     page.locator("#pad").scroll_into_view_if_needed()
@@ -484,19 +504,20 @@ DOT = """([x, y]) => {
 LIT, DARK = [233, 238, 242, 255], [59, 68, 77, 255]
 
 
-def test_while_clips_come_what_is_missing_is_grey_and_silent(make_workspace: Make, open_page: Open):
+@pytest.mark.slow
+def test_missing_clips_are_grey_and_silent_until_generated(make_workspace: Make, open_page: Open):
     workspace = make_workspace(**PACK | {"pads": PACK["pads"] | {"NE": ["choir", "oboe"]}})
     settings, plan = plan_of(workspace)
     assert plan.blocks == 3
     draw(workspace, settings, plan, [0])
     with served(workspace) as url:
         page = open_page(url, lambda line: "willReadFrequently" in line, reduced_motion="reduce")
-        cell_text(page, "Not made yet.")
-        assert f"64 of {len(plan.mixes)} clips made" in page.inner_text("#progress-text")
+        cell_text(page, "Not generated yet.")
+        assert f"64 of {len(plan.mixes)} clips generated" in page.inner_text("#progress-text")
         assert page.evaluate(DOT, [0, 0]) == LIT
         assert page.evaluate(DOT, [8, 8]) == DARK
         page.keyboard.press("KeyQ")
-        assert "not made yet in this cell" in page.inner_text("#heard")
+        assert "not generated yet in this cell" in page.inner_text("#heard")
         page.wait_for_timeout(300)
         assert page.evaluate("Math.max(...heard().samples)") == 0
         drag(page, (5, 5), (0, 0))
@@ -508,7 +529,7 @@ def test_while_clips_come_what_is_missing_is_grey_and_silent(make_workspace: Mak
             "() => document.getElementById('progress-text').textContent.startsWith('All clips')"
         )
         assert page.evaluate(DOT, [8, 8]) == LIT
-        pads.run(workspace, settings, quiet=True)
+        pads.run_pads(workspace, settings, quiet=True)
         page.wait_for_selector("#progress", state="hidden")
         drag(page, (0, 0), (5, 5))
         cell_text(page, "row 3 of 5.")
@@ -516,19 +537,21 @@ def test_while_clips_come_what_is_missing_is_grey_and_silent(make_workspace: Mak
         assert pitch_of(page) == pytest.approx(48, abs=50 * CENTS)
 
 
-def test_a_changed_pack_is_said_and_loaded_again(make_workspace: Make, open_page: Open):
+@pytest.mark.slow
+def test_changed_pack_can_be_reloaded(make_workspace: Make, open_page: Open):
     workspace = make_workspace(**PACK)
     settings, plan = plan_of(workspace)
     draw(workspace, settings, plan, [0])
     with served(workspace) as url:
         page = open_page(url)
-        workspace.device_settings.parent.mkdir()
-        workspace.device_settings.write_text('{"nsynth": {"looping": false}, "audio": {}}')
+        workspace.synth_settings.parent.mkdir()
+        workspace.synth_settings.write_text('{"nsynth": {"looping": false}, "audio": {}}')
         page.get_by_role("button", name="Load it").click()
         page.wait_for_function("() => document.getElementById('looping')?.checked === false")
 
 
-def test_it_says_when_the_program_has_ended(make_workspace: Make, open_page: Open):
+@pytest.mark.slow
+def test_stopped_server_is_reported(make_workspace: Make, open_page: Open):
     workspace = make_workspace(**PACK)
     settings, plan = plan_of(workspace)
     draw(workspace, settings, plan, [0])
@@ -572,7 +595,8 @@ CONTRAST = """() => {
 }"""
 
 
-def test_everything_has_a_name_and_enough_contrast(url: str, open_page: Open):
+@pytest.mark.slow
+def test_controls_have_accessible_names_and_text_has_contrast(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     page.wait_for_timeout(500)
@@ -591,7 +615,8 @@ def test_everything_has_a_name_and_enough_contrast(url: str, open_page: Open):
         assert words in spoken
 
 
-def test_all_of_it_is_reached_by_tab(url: str, open_page: Open):
+@pytest.mark.slow
+def test_tab_reaches_every_control(url: str, open_page: Open):
     page = open_page(url)
     cell_text(page, "column 3")
     reached = []
@@ -615,7 +640,7 @@ def test_all_of_it_is_reached_by_tab(url: str, open_page: Open):
         *("choice-NW", "choice-NE", "choice-SW", "choice-SE", "pad", "lower", "higher", "hold"),
         *("follow", "midi", "position", "attack", "decay", "sustain", "release", "volume"),
         *("looping", "loopStart", "loopEnd", "loop-reset", "pitch"),
-        *("Play bright, recorded", "Play flûte & co, as the model made it"),
+        *("Play bright, recorded", "Play flûte & co, generated"),
     ):
         assert name in names
 
@@ -634,11 +659,14 @@ FRAMES = """async (expected) => {
   await wait(500);
   return frames;
 }"""
-"""Moves the pad by one position and counts how often it is drawn."""
+"""Moves the pad by one position and counts the frames drawn."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
-def test_dots_fly_only_for_who_likes_that(url: str, open_page: Open, motion: str):
+def test_dots_are_animated_unless_reduced_motion_is_preferred(
+    url: str, open_page: Open, motion: str
+):
     page = open_page(url, reduced_motion=motion)
     cell_text(page, "column 3")
     page.wait_for_timeout(1000)
@@ -646,11 +674,11 @@ def test_dots_fly_only_for_who_likes_that(url: str, open_page: Open, motion: str
     assert frames == 1 if motion == "reduce" else frames >= 4
 
 
-def test_the_exported_page_plays_without_server_or_network(
+def test_exported_page_plays_without_server_or_network(
     packed: tuple[Workspace, Settings], open_page: Open, tmp_path: Path
 ):
     path = tmp_path / "for a friend #1.html"
-    export.run(Preview(packed[0]).now(), path)
+    export.export_page(Preview(packed[0]).now(), path)
     page = open_page(path.as_uri(), offline=True)
     cell_text(page, "25 % bright")
     page.keyboard.down("KeyE")
@@ -668,8 +696,9 @@ def test_the_exported_page_plays_without_server_or_network(
     assert not page.locator("#message").is_visible()
 
 
-def test_a_picture_of_it(make_workspace: Make, open_page: Open, tmp_path: Path):
-    """For the README, if $NSYNTH_PREVIEW_PICTURE is set; else looked at by whoever likes to."""
+@pytest.mark.slow
+def test_screenshot_for_the_readme(make_workspace: Make, open_page: Open, tmp_path: Path):
+    """Write the README's picture if $NSYNTH_PREVIEW_PICTURE is set, otherwise a temporary one."""
     picture = PICTURE if os.environ.get("NSYNTH_PREVIEW_PICTURE") else tmp_path / "preview.png"
     workspace = make_workspace(
         "my first pack",

@@ -1,4 +1,4 @@
-"""The real image, a real Slurm, and the pack that everything made there is compared with."""
+"""Fixtures: the image, a running Slurm, and a reference pack made without Slurm."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from nsynth_super.base.workspace import Workspace
 from nsynth_super.wavenet import checkpoint, random
 from nsynth_super.wavenet.dimensions import Dimensions
-from nsynth_super.workspace import Workspace
 from tests.cluster import container, packs, slurm
 
 ALIKE = {"NSYNTH_BATCH_CLIPS": "64"}
-"""With one thread each: the same batches, whoever decodes them, and so the same bytes."""
+"""With one thread per worker, equal batches make the bytes independent of the worker."""
 
 MODEL = Dimensions(width=24, skip_width=24, layers=12, encoder_width=8, encoder_layers=6)
-"""Slow enough for a job to be cut by its time limit."""
+"""Slow enough for a job to reach its time limit."""
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image() -> Path:
     path = container.image()
     if path is None:
-        pytest.skip("there is no image or no singularity: tests/cluster/setup, tests/cluster/image")
+        pytest.skip("no singularity or no image: run tests/cluster/setup, then tests/cluster/image")
     return path
 
 
@@ -39,9 +39,9 @@ def image() -> Path:
 def cluster(
     image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[slurm.Slurm]:
-    """A Slurm whose jobs find the image and a small model, as a user's environment would say."""
-    if lacking := slurm.missing():
-        pytest.skip(f"Slurm is not installed ({', '.join(lacking)}): tests/cluster/setup")
+    """A Slurm cluster whose environment selects the image and a small model."""
+    if missing := slurm.missing_programs():
+        pytest.skip(f"Slurm is not installed ({', '.join(missing)}): run tests/cluster/setup")
     running = slurm.Slurm(tmp_path_factory.mktemp("slurm"))
     running.environment |= container.environment() | ALIKE
     running.environment |= {"SLURM_CONF": str(running.folder / "slurm.conf")}
@@ -53,7 +53,7 @@ def cluster(
 
 @pytest.fixture(scope="session")
 def reference(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The pack made without Slurm: the image's three entrypoints, one after the other."""
+    """The pack made without Slurm, by the image's three entrypoints."""
     workspace = packs.new(tmp_path_factory.mktemp("reference") / "pack")
     environment = ALIKE | {"NSYNTH_CHECKPOINT": str(model)}
     for words in (
@@ -68,7 +68,7 @@ def reference(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def prepared(reference: Workspace, tmp_path: Path) -> Workspace:
-    """A pack whose plan is made, with no clip yet."""
+    """A pack with a plan but no clips."""
     workspace = Workspace(tmp_path / "pack")
     skip = shutil.ignore_patterns("clips", "pads_output", "status")
     shutil.copytree(reference.root, workspace.root, ignore=skip)

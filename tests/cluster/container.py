@@ -1,4 +1,4 @@
-"""The real image on this machine, run as a person would: `singularity …`."""
+"""Run the image on this machine with `singularity`, as a user does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.cluster.packs import ROOT
 
 
 def image() -> Path | None:
-    """Return the image that tests/cluster/image made, or $NSYNTH_TEST_IMAGE; None without one."""
+    """Return $NSYNTH_TEST_IMAGE or the image of tests/cluster/image; None if it cannot run."""
     path = Path(os.environ.get("NSYNTH_TEST_IMAGE") or ROOT / ".cluster" / "nsynth.sif")
     return path if path.exists() and shutil.which("singularity") else None
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which containers run here.
+    """Return environment variables with which containers run on this machine.
 
-    Root of a small machine may lack a capability that it needs to run one as root; in a user
-    namespace it runs as everybody else's does.
+    Root in a container may lack capabilities that Apptainer needs as root; in a user namespace it
+    runs without them.
     """
     return {**os.environ, "APPTAINER_USERNS": "1"} if os.getuid() == 0 else dict(os.environ)
 
@@ -29,13 +29,13 @@ def environment() -> dict[str, str]:
 def singularity(
     *words: object, env: Mapping[str, str] | None = None, check: bool = True, **other
 ) -> subprocess.CompletedProcess[str]:
-    """Run `singularity …` to its end."""
+    """Run `singularity` with these arguments and return its result."""
     done = subprocess.run(
         ["singularity", *map(str, words)],
         env={**environment(), **(env or {})},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
         **other,
     )

@@ -1,4 +1,4 @@
-"""Packs that the cluster's tests make: the example notes, short clips, several pads."""
+"""Small packs for the cluster tests: the demo's notes, short clips, several pads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import shutil
 from pathlib import Path
 
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.demo import NOTES
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
 SETTINGS = {
     "pads": {
         "NW": ["clarinet", "marimba"],
@@ -22,18 +22,18 @@ SETTINGS = {
     "resolution": 7,
     "final_length": 4000,
 }
-"""Enough clips for every one of eight workers to have a block of its own."""
+"""Enough clips for each of eight workers to have at least one block."""
 
 
 def new(folder: Path) -> Workspace:
-    """Make a workspace of the example notes."""
-    shutil.copytree(EXAMPLES / "audio_input", folder / "audio_input")
+    """Create a workspace with the demo's notes."""
+    shutil.copytree(NOTES, folder / "audio_input")
     (folder / "settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
     return Workspace(folder)
 
 
 def pads(workspace: Workspace) -> dict[str, str]:
-    """Return the sha256 of every pad by its name."""
+    """Return the SHA-256 of each pad by file name."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(workspace.pads.glob("*.bin"))

@@ -1,7 +1,7 @@
-"""A real Slurm on this machine: two nodes of four fake GPUs each, for as long as a test session.
+"""A Slurm cluster on this machine: two nodes with four fake GPUs each, for one test session.
 
-The daemons are Debian's; what is fake is the GPUs (character devices that Slurm hands out as if),
-the users' authentication, and the accounting, which is a text file.
+The daemons are Debian's. The GPUs are fake (Slurm allocates other character devices as GPUs),
+authentication is off, and a text file replaces the accounting database.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 _DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
-def missing() -> list[str]:
-    """Return the programs of Slurm that this machine lacks."""
+def missing_programs() -> list[str]:
+    """Return the names of the Slurm programs that are not installed."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
-def _ports(count: int) -> list[int]:
+def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -42,12 +42,12 @@ def _ports(count: int) -> list[int]:
 
 
 class Slurm:
-    """The cluster.
+    """A running cluster.
 
     Parameters
     ----------
     folder : Path
-        For its configuration, state and logs.
+        Where the cluster keeps its configuration, state and logs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class Slurm:
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def start(self) -> None:
-        """Write the configuration, start the daemons, wait until both nodes are idle."""
+        """Write the configuration, start the daemons and wait until both nodes are idle."""
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
         self._configure()
@@ -71,17 +71,18 @@ class Slurm:
         self._daemon(node, "slurmd", "-D", "-N", node)
 
     def kill_node(self, node: str) -> None:
-        """End a node as a loss of power does: its daemon and all that it started."""
+        """Kill a node's daemon and everything it started, as a power loss does."""
         daemon = self._daemons.pop(node)
-        everything = [psutil.Process(daemon.pid), *self._of_node(node)]
-        for blow in (psutil.Process.suspend, psutil.Process.kill):  # nobody sees another die
-            for process in everything:
+        processes = [psutil.Process(daemon.pid), *self._node_processes(node)]
+        # Suspend all first, so that no process can react to the death of another.
+        for signal in (psutil.Process.suspend, psutil.Process.kill):
+            for process in processes:
                 with suppress(psutil.Error):
-                    blow(process)
+                    signal(process)
         daemon.wait()
 
     def stop(self) -> None:
-        """End the jobs, then the daemons, by their process ids."""
+        """Cancel the jobs, then terminate the daemons."""
         self.run("scancel", "--me", check=False)
         until(lambda: not self.run("squeue", "-h", check=False).strip(), 60, "jobs to end")
         for name in [*NODES, "slurmctld"]:
@@ -97,7 +98,7 @@ class Slurm:
 
     def _configure(self) -> None:
         user = getpass.getuser()
-        controller, *nodes = _ports(1 + len(NODES))
+        controller, *nodes = _free_ports(1 + len(NODES))
         lines = [
             "ClusterName=test",
             "SlurmctldHost=localhost",
@@ -146,7 +147,7 @@ class Slurm:
     def run(
         self, *command: object, check: bool = True, env: Mapping[str, str] | None = None, **other
     ) -> str:
-        """Run a command of Slurm's, or one that calls it; return what it printed."""
+        """Run a command in the cluster's environment and return its output."""
         done = subprocess.run(
             [str(word) for word in command],
             env={**self.environment, **(env or {})},
@@ -163,7 +164,7 @@ class Slurm:
         return done.stdout
 
     def state(self, job: str) -> str:
-        """Return a job's present state, or its last; of an array, those of all its tasks."""
+        """Return a job's current or final state; for an array, the states of all its tasks."""
         shown = self.run("squeue", "-h", "-j", job, "-o", "%T", check=False).split()
         if shown:
             return " ".join(shown)
@@ -175,24 +176,24 @@ class Slurm:
         return " ".join(ended.values())
 
     def wait(self, *jobs: str, seconds: float = 300) -> list[str]:
-        """Wait until jobs have left the queue; return their last states."""
+        """Wait until the jobs have left the queue; return their final states."""
         until(
             lambda: not self.run("squeue", "-h", "-j", ",".join(jobs), check=False).strip(),
             seconds,
             f"jobs {jobs}",
         )
-        time.sleep(1)  # the history is written a moment later
+        time.sleep(1)  # Slurm writes the history a moment later
         return [self.state(job) for job in jobs]
 
-    def _of_node(self, node: str) -> list[psutil.Process]:
-        """Return what a node's daemon has started: its steps, which leave it, and their work."""
+    def _node_processes(self, node: str) -> list[psutil.Process]:
+        """Return the processes of a node's jobs: the step daemons, which detach, and the tasks."""
         log = f"{self.folder}/slurmd-{node}.log"
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                around = process.environ()
-                of_ours = around.get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if (of_ours and around.get("SLURMD_NODENAME") == node) or (
+                environment = process.environ()
+                ours = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if (ours and environment.get("SLURMD_NODENAME") == node) or (
                     process.name() == "slurmstepd" and log in {f.path for f in process.open_files()}
                 ):
                     found.append(process)

@@ -1,4 +1,4 @@
-"""The image as one file: what it says of itself, what is in it, what reaches in."""
+"""The image: its metadata, its contents, and its isolation from the host."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from nsynth_super import __version__
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
 from tests.cluster import packs
 from tests.cluster.container import environment, singularity
 from tests.cluster.packs import ROOT
 from tests.cluster.waiting import until
 
 
-def test_it_says_what_it_is(image: Path) -> None:
-    told = json.loads(singularity("inspect", "--json", image).stdout)
-    labels = told["data"]["attributes"]["labels"]
+def test_labels_describe_the_image(image: Path) -> None:
+    inspected = json.loads(singularity("inspect", "--json", image).stdout)
+    labels = inspected["data"]["attributes"]["labels"]
     assert labels["org.opencontainers.image.title"] == "nsynth-super"
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
@@ -29,24 +29,24 @@ def test_it_says_what_it_is(image: Path) -> None:
     assert len(labels["nsynth.checkpoint.sha256"]) == len(labels["nsynth.checkpoint.weights"]) == 64
 
 
-def test_it_was_built_of_the_definition_that_is_here(image: Path) -> None:
-    """Comments between stages and what the arguments changed aside."""
+def test_the_image_was_built_from_the_current_definition(image: Path) -> None:
+    """Ignore comments and lines that contain arguments."""
 
-    def gist(text: str) -> list[str]:
+    def relevant_lines(text: str) -> list[str]:
         return [
             line.strip()
             for line in text.splitlines()
             if "{{" not in line and line.strip()[:1] not in ("", "#")
         ]
 
-    built = set(gist(singularity("inspect", "--deffile", image).stdout))
-    here = gist((ROOT / "Singularity.def").read_text(encoding="utf-8"))
-    assert [line for line in here if line not in built and "=" not in line.split()[0]] == []
+    built = set(relevant_lines(singularity("inspect", "--deffile", image).stdout))
+    current = relevant_lines((ROOT / "Singularity.def").read_text(encoding="utf-8"))
+    assert [line for line in current if line not in built and "=" not in line.split()[0]] == []
 
 
-def test_it_helps(image: Path) -> None:
-    told = singularity("run-help", image).stdout
-    assert "singularity run nsynth.sif new my-pack" in told
+def test_help_is_available_for_the_image_and_each_app(image: Path) -> None:
+    help_text = singularity("run-help", image).stdout
+    assert "singularity run nsynth.sif new my-pack" in help_text
     for app in ("prepare", "generate", "pads"):
         assert f"--app {app} nsynth.sif" in singularity("run-help", "--app", app, image).stdout
         shown = singularity("run", "--app", app, image, "--help").stdout
@@ -55,18 +55,18 @@ def test_it_helps(image: Path) -> None:
     assert "Usage: nsynth-super" in singularity("run", image, "--help").stdout
 
 
-def test_nobody_can_install_or_test_in_it(image: Path) -> None:
-    look = (
+def test_the_image_contains_no_installers_tests_or_build_files(image: Path) -> None:
+    probe = (
         "for p in c++ clang pip pip3 pip2 virtualenv patch make; do command -v $p; done;"
         "find /opt/nsynth -type d -name tests; find /build -mindepth 1 2>/dev/null;"
         "ls /var/lib/apt/lists"
     )
-    found = singularity("exec", "--contain", image, "sh", "-c", look, check=False).stdout
+    found = singularity("exec", "--contain", image, "sh", "-c", probe, check=False).stdout
     assert found == ""
 
 
-def test_triton_could_build_what_launches_its_kernels(image: Path) -> None:
-    """A compiler, and Python's header: without a GPU no more can be asked of it."""
+def test_triton_can_compile_kernel_launchers(image: Path) -> None:
+    """Compile against Python's header with gcc: the most that a machine without a GPU can test."""
     build = (
         "include=$(python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))');"
         "echo '#include <Python.h>' | gcc -shared -fPIC -x c -I$include -o /tmp/it.so -"
@@ -75,33 +75,32 @@ def test_triton_could_build_what_launches_its_kernels(image: Path) -> None:
 
 
 @pytest.mark.parametrize("python", ["python", "/opt/nsynth/py27/bin/python"])
-def test_both_pythons_are_there(image: Path, python: str) -> None:
-    says = "import sys, numpy; print(sys.version_info[:2], numpy.__file__)"
-    told = singularity("exec", image, python, "-c", says).stdout
-    assert "/opt/nsynth/py" in told
+def test_both_pythons_import_the_images_packages(image: Path, python: str) -> None:
+    code = "import sys, numpy; print(sys.version_info[:2], numpy.__file__)"
+    assert "/opt/nsynth/py" in singularity("exec", image, python, "-c", code).stdout
 
 
-def test_the_hosts_python_cannot_reach_in(image: Path, tmp_path: Path) -> None:
+def test_the_hosts_python_settings_have_no_effect(image: Path, tmp_path: Path) -> None:
     for module in ("numpy", "click", "sitecustomize"):
-        (tmp_path / f"{module}.py").write_text("raise SystemExit('the host is here')\n")
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('imported from the host')\n")
     variables = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE")
     poison = dict.fromkeys(variables, str(tmp_path))
-    told = singularity("run", image, "--version", env=poison, cwd=tmp_path).stdout
-    assert __version__ in told
-    bare = {"PYTHONPATH": str(tmp_path)}
-    assert singularity("exec", image, "python", "-c", "import numpy", env=bare).returncode == 0
+    version = singularity("run", image, "--version", env=poison, cwd=tmp_path).stdout
+    assert __version__ in version
+    python_path = {"PYTHONPATH": str(tmp_path)}
+    assert (
+        singularity("exec", image, "python", "-c", "import numpy", env=python_path).returncode == 0
+    )
 
 
-def test_a_checkpoint_of_tensorflows_is_read_without_a_new_tensorflow(
-    image: Path, tmp_path: Path
-) -> None:
-    """By the TensorFlow 1.15 that is in the image for Magenta."""
+def test_a_tensorflow_checkpoint_is_read_without_tensorflow_2(image: Path, tmp_path: Path) -> None:
+    """Magenta's TensorFlow 1.15 reads it."""
     tar = ROOT / ".cluster" / "www" / "wavenet-ckpt.tar"
-    told = singularity(
+    output = singularity(
         "run", image, "checkpoint", "verify", tar, env={"NSYNTH_CACHE": str(tmp_path)}
     ).stdout
-    assert "the published sizes" in told
-    weights = told.split("sha256 of the weights ")[1].strip()
+    assert "file sizes match the published checkpoint" in output
+    weights = output.split("sha256 of the weights ")[1].strip()
     labels = singularity("inspect", image).stdout
     assert f"nsynth.checkpoint.weights: {weights}" in labels
 
@@ -122,18 +121,18 @@ def test_magenta_is_refused_on_a_gpu_that_cuda_10_cannot_drive(
     assert "--engine torch" in refused.stderr
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_the_container_stops_the_work_that_is_in_it(
-    image: Path, model: Path, prepared: Workspace, asked: signal.Signals
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_apptainer_stops_the_workers(
+    image: Path, model: Path, prepared: Workspace, sent: signal.Signals
 ) -> None:
-    """As Slurm sends it: to the process it started, which is Apptainer's."""
-    around = {**environment(), "NSYNTH_CHECKPOINT": str(model), "CUDA_VISIBLE_DEVICES": "0,1"}
+    """Slurm signals the process that it started, which is Apptainer's."""
+    variables = {**environment(), "NSYNTH_CHECKPOINT": str(model), "CUDA_VISIBLE_DEVICES": "0,1"}
     words = ["singularity", "exec", image, "generate", "-w", prepared.root, "--threads", "1"]
-    with subprocess.Popen(words, env=around, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(words, env=variables, stderr=subprocess.PIPE, text=True) as running:
         reports = prepared.status_folder
         until(lambda: len(list(reports.glob("generate.*-of-2.json"))) == 2, 60, "two workers")
         until(lambda: all(_done(p) > 0 for p in reports.glob("generate.*-of-2.json")), 60, "work")
-        running.send_signal(asked)
+        running.send_signal(sent)
         assert running.wait(60) == 75, running.stderr.read()
     assert list(prepared.clips.glob("*.part.npy"))
 
@@ -142,9 +141,7 @@ def _done(report: Path) -> float:
     return float(json.loads(report.read_text())["done"])
 
 
-def test_what_it_makes_belongs_to_who_ran_it_and_to_nobody_elses_folder(
-    reference: Workspace,
-) -> None:
+def test_output_files_belong_to_the_user_who_ran_the_image(reference: Workspace) -> None:
     assert packs.pads(reference)
     files = [path for path in reference.root.rglob("*") if path.is_file()]
     assert {path.stat().st_uid for path in files} == {os.getuid()}

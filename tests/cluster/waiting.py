@@ -1,4 +1,4 @@
-"""Waiting for something that other processes do."""
+"""Wait for conditions that other processes fulfil."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(met: Callable[[], bool], seconds: float, what: str) -> None:
-    """Return as soon as `met()` is true; raise after so many seconds."""
+    """Return as soon as `met()` is true; raise `TimeoutError` after `seconds`."""
     end = time.monotonic() + seconds
     while not met():
         if time.monotonic() > end:

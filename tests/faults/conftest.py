@@ -1,4 +1,4 @@
-"""Packs at every stage, made once and copied, and a way to start commands on them."""
+"""Fixtures: packs at every stage, made once and copied, and commands to run on them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.plan import BLOCK
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.plan import BLOCK
 from tests.faults.packs import ONE_BLOCK, RUN, START, TWO_BLOCKS
 from tests.faults.processes import (
     Command,
@@ -33,7 +33,7 @@ def start(small_checkpoint: Path) -> START:
 
 @pytest.fixture
 def run(start: START) -> RUN:
-    """Return a function that runs a command on a workspace to its end."""
+    """Return a function that runs a command on a workspace and waits for it."""
     return lambda *words, **options: start(*words, **options).wait()
 
 
@@ -41,45 +41,45 @@ def run(start: START) -> RUN:
 def one_block(
     small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, Workspace]:
-    """A pack that is planned, and the same when it is done."""
-    return _planned_and_whole(small_checkpoint, tmp_path_factory, ONE_BLOCK)
+    """Return a planned and a finished pack of one block."""
+    return _planned_and_finished(small_checkpoint, tmp_path_factory, ONE_BLOCK)
 
 
 @pytest.fixture(scope="session")
 def two_blocks(
     small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, Workspace]:
-    """A pack that is planned, and the same when it is done, decoded block by block."""
-    return _planned_and_whole(small_checkpoint, tmp_path_factory, TWO_BLOCKS)
+    """Return a planned and a finished pack of two blocks, decoded in separate batches."""
+    return _planned_and_finished(small_checkpoint, tmp_path_factory, TWO_BLOCKS)
 
 
-def _planned_and_whole(
+def _planned_and_finished(
     model: Path, folders: pytest.TempPathFactory, settings: dict[str, Any]
 ) -> tuple[Workspace, Workspace]:
     planned = prepared(folders.mktemp("planned") / "pack", model, **settings)
-    whole = copied(planned, folders.mktemp("whole") / "pack")
+    finished = copied(planned, folders.mktemp("finished") / "pack")
     done(
-        Command("generate", "-w", whole.root, "--batch-clips", BLOCK, checkpoint=model).wait(),
+        Command("generate", "-w", finished.root, "--batch-clips", BLOCK, checkpoint=model).wait(),
     )
-    done(Command("pads", "-w", whole.root, checkpoint=model).wait())
-    return planned, whole
+    done(Command("pads", "-w", finished.root, checkpoint=model).wait())
+    return planned, finished
 
 
 @pytest.fixture
 def planned(one_block: tuple[Workspace, Workspace], tmp_path: Path) -> Workspace:
-    """A pack of one block, with nothing made."""
+    """Return a copy of the planned pack of one block."""
     return copied(one_block[0], tmp_path / "planned")
 
 
 @pytest.fixture
-def whole(one_block: tuple[Workspace, Workspace], tmp_path: Path) -> Workspace:
-    """The same with everything made."""
-    return copied(one_block[1], tmp_path / "whole")
+def finished(one_block: tuple[Workspace, Workspace], tmp_path: Path) -> Workspace:
+    """Return a copy of the finished pack of one block."""
+    return copied(one_block[1], tmp_path / "finished")
 
 
 @pytest.fixture
 def half(two_blocks: tuple[Workspace, Workspace], tmp_path: Path) -> Workspace:
-    """A block whole, the other begun."""
+    """Return a pack with one complete and one unfinished block."""
     workspace = copied(two_blocks[1], tmp_path / "half")
     last = sorted(workspace.clips.iterdir())[-1]
     np.save(last.with_suffix(".part.npy"), np.load(last)[:, :4000])

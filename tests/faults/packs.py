@@ -1,4 +1,4 @@
-"""The packs that faults befall, and what is done to them."""
+"""Settings of the packs in the fault tests, and helpers that modify or read them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nsynth_super.plan import Plan
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.plan import Plan
 from tests.conftest import SETTINGS
 from tests.faults.processes import (
     Command,
@@ -27,7 +27,7 @@ TWO_BLOCKS = {
     "pads": {"NW": ["flute", "oboe"], "NE": ["tin_drum"], "SW": ["harp"], "SE": ["viola"]},
     "resolution": 6,
 }
-"""116 clips; 72 of them without the oboe, 22 with its note 48."""
+"""116 clips: 72 without the oboe, 22 with its note 48."""
 
 
 def change(workspace: Workspace, **settings: Any) -> None:
@@ -36,7 +36,7 @@ def change(workspace: Workspace, **settings: Any) -> None:
 
 
 def codes_by_mix(workspace: Workspace) -> dict[Any, bytes]:
-    """Return the codes of every clip that has some, by the clip's mix."""
+    """Return the stored codes of each clip, by mix."""
     plan = Plan.read(workspace.plan)
     found = {}
     for block in range(plan.blocks):
@@ -48,7 +48,7 @@ def codes_by_mix(workspace: Workspace) -> dict[Any, bytes]:
     return found
 
 
-def nearly(workspace: Workspace, codes: np.ndarray) -> None:
-    """Leave little of a block to decode."""
+def save_almost_all(workspace: Workspace, codes: np.ndarray) -> None:
+    """Save all but the last 100 samples of the first block."""
     plan = Plan.read(workspace.plan)
     np.save(workspace.partial(0, plan.block_identity(0)), codes[:, :-100])

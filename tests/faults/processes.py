@@ -1,13 +1,8 @@
-"""Commands as real processes that can be killed, starved and stopped.
-
-They are forked from a server that has imported PyTorch: what importing it takes, two seconds for
-each, would be most of the time of these tests. Nothing else differs from the command line.
-"""
+"""Run commands as processes that tests can kill, stop or deprive of resources."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -22,38 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
+from tests.commands import start
 from tests.conftest import SETTINGS, write_note
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    [
-        "__main__",
-        "nsynth_super.cli",
-        "nsynth_super.stages.pads",
-        "nsynth_super.wavenet.cpu",
-        "nsynth_super.wavenet.encoder",
-        "nsynth_super.wavenet.sampling",
-    ]
-)
-
-_MAIN = """
-import os, sys
-os.environ.update(environment)
-for stream in (1, 2):
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-sys.argv = ["nsynth-super", *words]
-exec(before)
-from nsynth_super.cli import main
-main()
-"""
-
 OFTEN = """
-from nsynth_super import engines
+from nsynth_super.engines import pytorch
 from nsynth_super.stages import generate
-engines.CHUNK_SECONDS, generate.SAVE_EVERY = 0.02, 0.0
+pytorch.CHUNK_SECONDS, generate.SAVE_EVERY = 0.02, 0.0
 """
-"""Run before a command: it saves as often as it can."""
+"""Run before a command: the engine yields 50 times per second, and every piece is saved."""
 
 DIE = """
 import signal
@@ -69,8 +42,8 @@ def count(event, about):
                 os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
 """
-"""Run before a command: it kills itself before its change number `changes`, from 0, of a file that
-matters; with no such change it comes to its end."""
+"""Run before a command: it kills itself before file change number `changes`, counted from 0 and
+without the status folder; with fewer changes, it finishes."""
 
 AS_ANYONE = """
 import ctypes
@@ -78,19 +51,19 @@ if sys.platform == "linux":
     version_3 = 0x20080522
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(version_3), (ctypes.c_uint32 * 6)())
 """
-"""Run before a command: root loses what lets it read and write where nobody may."""
+"""Run before a command: drop the capabilities by which root ignores file permissions."""
 
 
 @dataclass
 class Ended:
-    """How a command ended.
+    """Exit code and output of a command.
 
     Attributes
     ----------
     code : int
-        Exit code; minus the signal's number if one ended it.
+        Exit code; the negative signal number if a signal killed the command.
     said : str
-        On both streams.
+        Output on stdout and stderr.
     """
 
     code: int
@@ -98,34 +71,31 @@ class Ended:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that say what went wrong."""
+        """Lines of the output that start with `error: `."""
         return [line for line in self.said.splitlines() if line.startswith("error: ")]
 
 
 class Command:
-    """`nsynth-super` under way, on one thread.
+    """A running `nsynth-super` with one thread.
 
     Parameters
     ----------
     words
-        Of its command line.
+        Arguments of the command line.
+    checkpoint : Path
+        Model to use.
     before : str
-        Python to run before it.
+        Python code to run before the command.
     """
 
     def __init__(self, *words: object, checkpoint: Path, before: str = "") -> None:
-        handle, log = tempfile.mkstemp(suffix=".log")
-        os.close(handle)
-        self.log = Path(log)
         threads = ["--threads", "1"] if words[0] in ("prepare", "generate", "run") else []
-        given = {
-            "words": [*map(str, words), *threads],
-            "environment": {**os.environ, "NSYNTH_CHECKPOINT": str(checkpoint)},
-            "log": log,
-            "before": before,
-        }
-        self._process = _FORKS.Process(target=exec, args=(_MAIN, given))
-        self._process.start()
+        environment = {**os.environ, "NSYNTH_CHECKPOINT": str(checkpoint)}
+        handle, log = tempfile.mkstemp(suffix=".log")
+        self.log = Path(log)
+        with open(os.devnull) as nothing, open(handle, "a") as both:
+            streams = (nothing, both, both)
+            self._process = start([*words, *threads], environment, streams, before=before)
 
     @property
     def alive(self) -> bool:
@@ -135,18 +105,18 @@ class Command:
         with suppress(ProcessLookupError):
             os.kill(self._process.pid or 0, which)
 
-    def until(self, happens: Callable[[], Any], seconds: float = 60) -> bool:
-        """Wait for something to happen; return False if the command ended before."""
+    def until(self, condition: Callable[[], Any], seconds: float = 300) -> bool:
+        """Wait until `condition()` is true; return False if the command ended before that."""
         end = time.monotonic() + seconds
-        while not happens():
+        while not condition():
             if not self.alive:
                 return False
             assert time.monotonic() < end, f"not in {seconds} s: {self.log.read_text()}"
             time.sleep(0.001)
         return True
 
-    def wait(self, seconds: float = 120) -> Ended:
-        """Wait for its end; a command that does not come to it is killed, and fails the test."""
+    def wait(self, seconds: float = 600) -> Ended:
+        """Wait for the command to end; if it takes too long, kill it and fail the test."""
         self._process.join(seconds)
         late = self.alive
         if late:
@@ -160,7 +130,7 @@ class Command:
 
 
 def prepared(root: Path, checkpoint: Path, **changes: Any) -> Workspace:
-    """Make a workspace with its notes, embeddings and plan; keywords change its settings."""
+    """Create a workspace with notes, embeddings and plan; keywords override settings."""
     workspace = Workspace(root)
     workspace.notes.mkdir(parents=True)
     settings = {**SETTINGS, **changes}
@@ -174,51 +144,51 @@ def prepared(root: Path, checkpoint: Path, **changes: Any) -> Workspace:
 
 
 def record(workspace: Workspace, instrument: str, pitches: list[int], detune: float) -> None:
-    """Record an instrument's notes."""
+    """Write the notes of an instrument as WAV files."""
     for pitch in pitches:
         frequency = detune * 440.0 * 2 ** ((pitch - 69) / 12)
         write_note(workspace.notes / f"{instrument}_{pitch}.wav", frequency)
 
 
 def copied(workspace: Workspace, root: Path) -> Workspace:
-    """Return a copy of a workspace that a test may do anything to."""
+    """Copy a workspace to `root`."""
     shutil.copytree(workspace.root, root)
     return Workspace(root)
 
 
 def done(ended: Ended) -> Ended:
-    """Assert that a command ended well."""
+    """Assert that a command succeeded."""
     assert ended.code == 0, ended.said
     return ended
 
 
 def temporaries(workspace: Workspace) -> list[str]:
-    """Return everything in a workspace that is not under its final name."""
+    """Return the temporary and unfinished files in a workspace."""
     return [str(path) for path in workspace.root.rglob("*") if ".part" in path.name]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file of a folder, by name."""
+    """Return the content of each file in a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def made(workspace: Workspace) -> dict[str, dict[str, bytes]]:
-    """Return what `generate` and `pads` have made, to the byte."""
+    """Return the content of each file that `generate` and `pads` wrote, by folder."""
     return {folder.name: contents(folder) for folder in (workspace.clips, workspace.pads)}
 
 
-def drawn(workspace: Workspace) -> int:
-    """Return how many samples of the first block under way are on disk."""
+def saved_samples(workspace: Workspace) -> int:
+    """Return the number of saved samples of the first unfinished block."""
     for path in workspace.clips.glob("*.part.npy"):
         try:
             return int(np.load(path, mmap_mode="r").shape[1])
-        except (OSError, ValueError):  # it has been completed in between
+        except (OSError, ValueError):  # the block was completed in the meantime
             return 0
     return 0
 
 
 def refuses(ended: Ended, code: int, *words: str) -> None:
-    """Assert that a command ended with one error line that holds each of `words`."""
+    """Assert that a command failed with one error line that contains each of `words`."""
     assert ended.code == code, ended.said
     assert len(ended.errors) == 1, ended.said
     for word in words:

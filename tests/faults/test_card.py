@@ -1,7 +1,8 @@
-"""A card taken out, full or not to be written: the device plays or is silent, and no worse."""
+"""Killed and failed installs leave a card that does not crash the synth."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from nsynth_super import card as cards
-from nsynth_super.card import verify
-from nsynth_super.card.merging import missing
-from nsynth_super.device import Geometry
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.geometry import Geometry
+from nsynth_super.synth import card as cards
+from nsynth_super.synth import verify
+from nsynth_super.synth.merge_settings import missing
 from tests.cards import make_card, make_pack, program, tree
 from tests.faults.processes import AS_ANYONE, DIE, Command, Ended, done, refuses
 
@@ -24,7 +25,7 @@ INSTALL = Callable[..., Ended]
 
 @pytest.fixture
 def put(small_checkpoint: Path) -> INSTALL:
-    """Return a function that installs a pack, as a process."""
+    """Return a function that installs a pack in a process."""
 
     def put(workspace: Workspace, card: Path, *words: object, before: str = "") -> Ended:
         words = ("install", card, "-w", workspace.root, *words)
@@ -35,7 +36,7 @@ def put(small_checkpoint: Path) -> INSTALL:
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> list[Workspace]:
-    """Two packs of the same names and different geometry; a third of the first's geometry."""
+    """Two packs with equal names and different geometry, and a third with the first's geometry."""
     root = tmp_path_factory.mktemp("packs")
     others = {"NW": ["a"], "NE": ["b"], "SW": ["c"], "SE": ["d"]}
     return [
@@ -45,14 +46,15 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> list[Workspace]:
     ]
 
 
-def ends_no_device(card: Path) -> None:
-    """Assert that what the device's settings ask for is whole and of their geometry, or absent."""
+def assert_no_crash(card: Path) -> None:
+    """Assert that every pad in the synth's settings is missing or has the size they require."""
     given = json.loads((program(card) / "settings.json").read_text())
-    size = Geometry.of_device(given).bytes
-    bins = cards.find(card).bins()
+    size = Geometry.of_synth(given).bytes
+    bins = cards.find_card(card).bins()
     assert [name for name in missing(given, bins, size) if name in bins] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then", "words"),
     [
@@ -64,7 +66,7 @@ def ends_no_device(card: Path) -> None:
     ],
     ids=["onto an empty card", "beside another", "for a finer one", "for a coarser one", "for two"],
 )
-def test_an_install_killed_anywhere_never_leaves_a_pad_that_would_end_the_device(
+def test_an_install_killed_at_any_point_never_leaves_a_pad_that_crashes_the_synth(
     put: INSTALL,
     packs: list[Workspace],
     tmp_path: Path,
@@ -79,17 +81,18 @@ def test_an_install_killed_anywhere_never_leaves_a_pad_that_would_end_the_device
         shutil.rmtree(card, ignore_errors=True)
         shutil.copytree(before, card)
         ended = put(packs[then], card, *words, before=DIE.format(changes=changes, root=str(card)))
-        ends_no_device(card)
+        assert_no_crash(card)
         if ended.code == 0:
             break
         assert ended.code == -signal.SIGKILL, ended.said
         done(put(packs[then], card, *words))
-        assert verify.run(cards.find(card), quiet=True).whole
+        assert verify.verify_card(cards.find_card(card), quiet=True).intact
         assert not list((card / "home/pi/pads").glob(".*.part"))
     assert 8 < changes < 99
 
 
-def test_a_card_that_fills_up_keeps_its_settings_and_takes_the_rest_later(
+@pytest.mark.slow
+def test_a_full_card_keeps_its_settings_and_a_second_install_completes_it(
     put: INSTALL, packs: list[Workspace], tmp_path: Path
 ) -> None:
     large = make_pack(tmp_path / "large", final_length=8_000)
@@ -101,15 +104,15 @@ def test_a_card_that_fills_up_keeps_its_settings_and_takes_the_rest_later(
     )
     ended = put(large, card, before=limit)
     refuses(ended, 1, "the disk", "run the same command again")
-    ends_no_device(card)
+    assert_no_crash(card)
     assert list((card / "home/pi/pads").glob("*.bin")) == []
     assert list((card / "home/pi/pads").glob(".*.part")) == []
     done(put(large, card))
-    assert verify.run(cards.find(card), quiet=True).whole
+    assert verify.verify_card(cards.find_card(card), quiet=True).intact
 
 
 @pytest.mark.parametrize("where", ["home/pi/pads", str(cards.PROGRAM)[1:], "home/pi"])
-def test_a_card_that_may_not_be_written_is_refused_before_anything_is(
+def test_an_unwritable_card_is_refused_before_anything_is_written(
     put: INSTALL, packs: list[Workspace], tmp_path: Path, where: str
 ) -> None:
     card = make_card(tmp_path / "card")
@@ -119,18 +122,15 @@ def test_a_card_that_may_not_be_written_is_refused_before_anything_is(
     os.chmod(card / where, 0o555)
     ended = put(packs[0], card, before=AS_ANYONE)
     os.chmod(card / where, 0o755)
-    refuses(ended, 2, where, "may not be written by you", "sudo")
+    refuses(ended, 2, where, "is not writable", "sudo")
     assert tree(card) == before
 
 
-def test_two_installs_onto_one_card_do_not_meet(
+def test_a_second_simultaneous_install_on_a_card_is_refused(
     put: INSTALL, packs: list[Workspace], tmp_path: Path
 ) -> None:
     card = make_card(tmp_path / "card")
-    hold = (
-        "import fcntl\n"
-        f"held = open({str(card / 'home/pi/pads/.install.lock')!r}, 'w')\n"
-        "fcntl.flock(held, fcntl.LOCK_EX)\n"
-    )
-    refuses(put(packs[0], card, before=hold), 1, "another `install` is at work there")
+    with (card / "home/pi/pads/.install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refuses(put(packs[0], card), 1, "another `install` is running there")
     done(put(packs[0], card))

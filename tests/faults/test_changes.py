@@ -1,4 +1,4 @@
-"""Something changed under a half-made pack: what it invalidates is named, the rest is kept."""
+"""Changes to an unfinished pack: invalid parts are reported, valid parts are kept."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.plan import BLOCK, Plan
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.pack.plan import BLOCK, Plan
 from nsynth_super.wavenet import checkpoint
 from nsynth_super.wavenet import random as untrained
-from nsynth_super.workspace import Workspace
 from tests.conftest import SETTINGS, SMALL
 from tests.faults.packs import RUN, TWO_BLOCKS, change, codes_by_mix
 from tests.faults.processes import (
@@ -41,41 +42,43 @@ CHANGES: dict[str, tuple[dict[str, Any], str, int, int]] = {
     "a shorter sound": ({"final_length": 200}, "final_length: was 300, is 200", 64, 116),
     "a longer sound": ({"final_length": 400}, "final_length: was 300, is 400", 0, 116),
 }
-"""What is changed; what is said of it; how many clips are kept; how many at least by a part."""
+"""Changed settings; message; complete clips that are kept; clips of which any codes are kept."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CHANGES)
-def test_changed_settings_are_refused_and_what_is_still_valid_is_kept(
+def test_changed_settings_are_rejected_and_a_replan_keeps_valid_clips(
     what: str, run: RUN, half: Workspace
 ) -> None:
-    settings, said, whole, begun = CHANGES[what]
+    settings, message, complete, stored = CHANGES[what]
     record(half, "piano", SETTINGS["pitches"], 1.1)
     for instrument in ("flute", "oboe", "tin_drum", "harp", "viola"):
         record(half, instrument, [72], 1.1)
     plan, codes = half.plan.read_bytes(), codes_by_mix(half)
     change(half, **settings)
     for stage in ("generate", "pads"):
-        refuses(run(stage, half), 2, "changed since the plan was made", said)
-    refuses(run("prepare", half), 2, said, "prepare --replan")
+        refuses(run(stage, half), 2, "changed since the plan was made", message)
+    refuses(run("prepare", half), 2, message, "prepare --replan")
     assert half.plan.read_bytes() == plan
     ended = done(run("prepare", half, "--replan"))
     kept = codes_by_mix(half)
     samples = Plan.read(half.plan).samples
-    assert (f", {whole} of them kept" in ended.said) == bool(whole)
-    assert sum(len(clip) == samples for clip in kept.values()) == whole
-    assert len(kept) == begun
+    assert (f", {complete} of them kept" in ended.said) == bool(complete)
+    assert sum(len(clip) == samples for clip in kept.values()) == complete
+    assert len(kept) == stored
     for mix, clip in kept.items():
         length = min(len(clip), len(codes[mix]))
         assert length > 3000
         assert clip[:length] == codes[mix][:length]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["an instrument swapped", "a shorter sound"])
-def test_a_replanned_pack_ends_as_one_made_from_scratch(
-    what: str, run: RUN, half: Workspace, whole: Workspace, tmp_path: Path
+def test_a_replanned_pack_equals_one_made_from_scratch(
+    what: str, run: RUN, half: Workspace, finished: Workspace, tmp_path: Path
 ) -> None:
-    """But for rounding: its clips were decoded in other company than they would be in now."""
-    pack = half if what == "an instrument swapped" else whole
+    """Rounding may differ, because clips are decoded in other batches."""
+    pack = half if what == "an instrument swapped" else finished
     record(pack, "piano", SETTINGS["pitches"], 1.1)
     change(pack, **CHANGES[what][0])
     done(run("prepare", pack, "--replan"))
@@ -98,14 +101,15 @@ def test_a_replanned_pack_ends_as_one_made_from_scratch(
         assert all(pads[0][name] == pads[1][name] for name in pads[0] if name.endswith(".bin"))
 
 
-def test_a_note_that_changed_has_its_clips_made_anew_and_no_others(
+@pytest.mark.slow
+def test_a_changed_note_invalidates_only_its_own_clips(
     run: RUN, two_blocks: tuple[Workspace, Workspace], tmp_path: Path
 ) -> None:
     pack = copied(two_blocks[1], tmp_path / "pack")
     before = codes_by_mix(pack)
     record(pack, "oboe", [48], 2.0)
     refused = run("prepare", pack)
-    refuses(refused, 2, "oboe_48 sound different: 22 of 116 clips are made anew", "--replan")
+    refuses(refused, 2, "notes changed (oboe_48): 22 of 116 clips must be regenerated", "--replan")
     assert "64 of them kept" in done(run("prepare", pack, "--replan")).said
     kept = codes_by_mix(pack)
     assert len(kept) == 64
@@ -115,12 +119,11 @@ def test_a_note_that_changed_has_its_clips_made_anew_and_no_others(
     stale = {mix for mix in after if mix.pitch == 48 and "oboe" in dict(mix.weights)}
     assert len(stale) == 22
     assert not any(after[mix] == before[mix] for mix in stale)
-    # Those that do not fill a block are decoded again, in other company: but for rounding, alike.
+    # Valid clips that do not fill a block are decoded again in another batch: rounding may differ.
     same = [after[mix] == before[mix] for mix in after.keys() - stale]
     assert np.mean(same) > 0.9
 
-    # The pads that stand there are of the earlier plan: no manifest vouches for them while they
-    # are replaced, and none of them is taken for a new one.
+    # The pads of the earlier plan have no manifest while they are replaced, and all are rewritten.
     assert pack.manifest.exists()
     old = list(pack.pads.glob("*.bin"))
     for pad in old:
@@ -134,71 +137,74 @@ def test_a_note_that_changed_has_its_clips_made_anew_and_no_others(
     assert json.loads(pack.manifest.read_text())["plan"] == Plan.read(pack.plan).identity
 
 
-def test_a_refused_prepare_has_changed_nothing(run: RUN, half: Workspace) -> None:
-    """Neither the changed note's embedding, nor another's that is made in the same run."""
-    lost = half.embedding("flute", 60)
-    content = lost.read_bytes()
-    lost.unlink()
+@pytest.mark.slow
+def test_a_rejected_prepare_changes_no_file(run: RUN, half: Workspace) -> None:
+    """Neither the changed note's embedding nor another one from the same run is written."""
+    missing = half.embedding(NoteName("flute", 60))
+    content = missing.read_bytes()
+    missing.unlink()
     record(half, "viola", [48], 2.0)
     before = contents(half.embeddings)
-    refuses(run("prepare", half), 2, "viola_48 sound different", "--replan")
+    refuses(run("prepare", half), 2, "notes changed (viola_48)", "--replan")
     assert contents(half.embeddings) == before
-    lost.write_bytes(content)
+    missing.write_bytes(content)
     done(run("generate", half))
-    assert "116 clips are there" in done(run("generate", half)).said
+    assert "116 clips complete" in done(run("generate", half)).said
 
 
-def test_a_changed_note_is_noticed_where_nothing_says_what_was_encoded(
-    run: RUN, half: Workspace
-) -> None:
-    """Then it must be encoded to be known; what would cost clips is not written all the same."""
+@pytest.mark.slow
+def test_a_changed_note_is_detected_without_origins(run: RUN, half: Workspace) -> None:
+    """The note is then encoded, but an embedding that invalidates clips is not written."""
     half.embeddings.joinpath("origins.json").unlink()
     record(half, "viola", [48], 2.0)
-    before = half.embedding("viola", 48).read_bytes()
-    refuses(run("prepare", half), 2, "viola_48 sound different", "--replan")
-    assert half.embedding("viola", 48).read_bytes() == before
+    before = half.embedding(NoteName("viola", 48)).read_bytes()
+    refuses(run("prepare", half), 2, "notes changed (viola_48)", "--replan")
+    assert half.embedding(NoteName("viola", 48)).read_bytes() == before
     assert "notes encoded, planned" in done(run("prepare", half, "--replan")).said
-    assert half.embedding("viola", 48).read_bytes() != before
+    assert half.embedding(NoteName("viola", 48)).read_bytes() != before
 
 
-def test_a_note_that_is_as_it_was_has_the_plan_stand(
-    run: RUN, whole: Workspace, one_block: tuple[Workspace, Workspace]
+@pytest.mark.slow
+def test_a_restored_note_keeps_the_plan_valid(
+    run: RUN, finished: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
-    note = whole.notes / "viola_48.wav"
+    note = finished.notes / "viola_48.wav"
     content = note.read_bytes()
-    record(whole, "viola", [48], 2.0)
-    assert run("prepare", whole).code == 2
+    record(finished, "viola", [48], 2.0)
+    assert run("prepare", finished).code == 2
     note.write_bytes(content)
-    assert "0 notes encoded, the plan stands" in done(run("prepare", whole)).said
-    done(run("generate", whole))
-    assert made(whole) == made(one_block[1])
+    assert "0 notes encoded, the plan is unchanged" in done(run("prepare", finished)).said
+    done(run("generate", finished))
+    assert made(finished) == made(one_block[1])
 
 
-def test_another_checkpoint_is_refused(run: RUN, whole: Workspace, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_another_checkpoint_is_rejected(run: RUN, finished: Workspace, tmp_path: Path) -> None:
     another = tmp_path / "another.safetensors"
     checkpoint.save(untrained.weights(SMALL, 4), another, "test")
     refuses(
-        run("generate", whole, "--checkpoint", another),
-        *(2, "not the one that the plan was made with", "name that one with --checkpoint"),
+        run("generate", finished, "--checkpoint", another),
+        *(2, "differs from the plan's", "name the plan's checkpoint with --checkpoint"),
     )
     refuses(
-        run("prepare", whole, "--checkpoint", another),
-        *(2, "another checkpoint: every clip is made anew", "--replan"),
+        run("prepare", finished, "--checkpoint", another),
+        *(2, "the checkpoint changed: every clip must be regenerated", "--replan"),
     )
-    ended = done(run("prepare", whole, "--checkpoint", another, "--replan"))
+    ended = done(run("prepare", finished, "--checkpoint", another, "--replan"))
     assert "planned 18 clips" in ended.said
     assert "kept" not in ended.said
 
 
-def test_pads_that_the_pack_no_longer_has_are_taken_away(
+@pytest.mark.slow
+def test_pads_of_earlier_settings_are_removed(
     run: RUN, two_blocks: tuple[Workspace, Workspace], tmp_path: Path
 ) -> None:
     pack = copied(two_blocks[1], tmp_path / "pack")
-    foreign = pack.pads / "somebody_elses_own_pad.bin"
+    foreign = pack.pads / "pad_of_another_program.bin"
     foreign.write_bytes(b"12")
     change(pack, pads={**TWO_BLOCKS["pads"], "NW": ["flute"]})
     assert "72 clips, 72 of them kept" in done(run("prepare", pack, "--replan")).said
-    assert "0 of them made now" in done(run("generate", pack)).said
+    assert "0 of them new" in done(run("generate", pack)).said
     done(run("pads", pack))
     assert {path.name for path in pack.pads.glob("*.bin")} == {
         "flute_tin_drum_harp_viola.bin",

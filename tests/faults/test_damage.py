@@ -1,4 +1,4 @@
-"""What is damaged is named or made again, and never used."""
+"""Damaged files are reported or regenerated, and never used."""
 
 from __future__ import annotations
 
@@ -11,81 +11,85 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super import files
-from nsynth_super.workspace import Workspace
-from tests.faults.packs import RUN, START, change, nearly
+from nsynth_super.base import files
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.workspace import Workspace
+from tests.faults.packs import RUN, START, change, save_almost_all
 from tests.faults.processes import (
     OFTEN,
     contents,
     done,
-    drawn,
     made,
     record,
     refuses,
+    saved_samples,
     temporaries,
 )
 
 
-def _cut(path: Path, to: float) -> None:
+def _truncate(path: Path, to: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * to)])
 
 
 DAMAGES: dict[str, Callable[[Path], Any]] = {
-    "cut in its numbers": lambda path: _cut(path, 0.9),
-    "cut in its header": lambda path: _cut(path, 0.0005),
+    "data truncated": lambda path: _truncate(path, 0.9),
+    "header truncated": lambda path: _truncate(path, 0.0005),
     "empty": lambda path: path.write_bytes(b""),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "a zip file's beginning": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(1000)),
+    "start of a zip file": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(1000)),
     "another shape": lambda path: np.save(path, np.load(path)[:-1]),
     "another type": lambda path: np.save(path, np.load(path).astype("<i8")),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_block_is_made_again(
+def test_a_damaged_block_is_generated_again(
     damage: Callable[[Path], Any],
     run: RUN,
-    whole: Workspace,
+    finished: Workspace,
     one_block: tuple[Workspace, Workspace],
 ) -> None:
-    block = next(whole.clips.iterdir())
-    nearly(whole, np.load(block))
-    whole.manifest.unlink()
+    block = next(finished.clips.iterdir())
+    save_almost_all(finished, np.load(block))
+    finished.manifest.unlink()
     damage(block)
-    ended = run("pads", whole)
-    refuses(ended, 2, "18 of 18 clips are not made yet", "run `nsynth-super generate` first")
-    assert f"{block}: is damaged, and will be made again" in ended.said
-    ended = done(run("generate", whole))
+    ended = run("pads", finished)
+    refuses(ended, 2, "18 of 18 clips are missing", "run `nsynth-super generate` first")
+    assert f"{block}: is damaged and will be generated again" in ended.said
+    ended = done(run("generate", finished))
     assert ended.said.count("is damaged") == 1
-    done(run("pads", whole))
-    assert made(whole) == made(one_block[1])
-    assert temporaries(whole) == []
+    done(run("pads", finished))
+    assert made(finished) == made(one_block[1])
+    assert temporaries(finished) == []
 
 
-def test_what_is_made_again_of_a_damaged_block_is_safe_when_it_is_stopped(
-    run: RUN, start: START, whole: Workspace, one_block: tuple[Workspace, Workspace]
+@pytest.mark.slow
+def test_a_stop_saves_the_regenerated_part_of_a_damaged_block(
+    run: RUN, start: START, finished: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
-    block = next(whole.clips.iterdir())
+    block = next(finished.clips.iterdir())
     codes = np.load(block)
-    _cut(block, 0.9)
-    going = start("generate", whole, before=OFTEN)
-    assert going.until(lambda: drawn(whole) > 500)
-    going.send(signal.SIGTERM)
-    assert going.wait().code == 75
-    assert drawn(whole) > 500
-    nearly(whole, codes)
-    done(run("generate", whole))
-    assert contents(whole.clips) == contents(one_block[1].clips)
+    _truncate(block, 0.9)
+    running = start("generate", finished, before=OFTEN)
+    assert running.until(lambda: saved_samples(finished) > 500)
+    running.send(signal.SIGTERM)
+    assert running.wait().code == 75
+    assert saved_samples(finished) > 500
+    save_almost_all(finished, codes)
+    done(run("generate", finished))
+    assert contents(finished.clips) == contents(one_block[1].clips)
 
 
-@pytest.mark.parametrize("damage", ["cut in its numbers", "too long"])
-def test_a_damaged_block_under_way_is_begun_anew(
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["data truncated", "too long"])
+def test_a_damaged_unfinished_block_restarts(
     damage: str, run: RUN, planned: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
     codes = np.load(next(one_block[1].clips.iterdir()))
     planned.clips.mkdir()
-    nearly(planned, codes if damage != "too long" else np.pad(codes, ((0, 0), (0, 200))))
+    save_almost_all(planned, codes if damage != "too long" else np.pad(codes, ((0, 0), (0, 200))))
     path = next(planned.clips.iterdir())
     DAMAGES.get(damage, lambda _: None)(path)
     done(run("generate", planned))
@@ -99,119 +103,125 @@ EMBEDDING_DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", EMBEDDING_DAMAGES.values(), ids=EMBEDDING_DAMAGES)
-def test_a_damaged_embedding_is_refused_and_made_again(
+def test_a_damaged_embedding_is_rejected_and_prepare_repairs_it(
     damage: Callable[[Path], Any],
     run: RUN,
     planned: Workspace,
     one_block: tuple[Workspace, Workspace],
 ) -> None:
-    path = planned.embedding("tin_drum", 60)
+    path = planned.embedding(NoteName("tin_drum", 60))
     damage(path)
     refuses(
         run("generate", planned),
         *(2, str(path), "missing or damaged", "run `nsynth-super prepare` again"),
     )
-    assert "1 notes encoded, the plan stands" in done(run("prepare", planned)).said
+    assert "1 notes encoded, the plan is unchanged" in done(run("prepare", planned)).said
     assert contents(planned.embeddings) == contents(one_block[0].embeddings)
 
 
-def test_an_embedding_of_something_else_is_refused_and_made_again(
+@pytest.mark.slow
+def test_a_wrong_embedding_is_rejected_and_prepare_repairs_it(
     run: RUN, planned: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
-    path = planned.embedding("tin_drum", 60)
-    path.write_bytes(planned.embedding("viola", 60).read_bytes())
+    path = planned.embedding(NoteName("tin_drum", 60))
+    path.write_bytes(planned.embedding(NoteName("viola", 60)).read_bytes())
     refuses(run("generate", planned), 2, str(path), "changed since the plan was made")
-    assert "1 notes encoded, the plan stands" in done(run("prepare", planned)).said
+    assert "1 notes encoded, the plan is unchanged" in done(run("prepare", planned)).said
     assert contents(planned.embeddings) == contents(one_block[0].embeddings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"flute_48": 3}', "\0\xff"])
-def test_damaged_origins_cost_the_encoding_and_nothing_else(
+def test_damaged_origins_only_cost_encoding_again(
     content: str, run: RUN, planned: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
     planned.origins.write_text(content, encoding="latin-1")
-    assert "8 notes encoded, the plan stands" in done(run("prepare", planned)).said
+    assert "8 notes encoded, the plan is unchanged" in done(run("prepare", planned)).said
     assert contents(planned.embeddings) == contents(one_block[0].embeddings)
     assert planned.plan.read_bytes() == one_block[0].plan.read_bytes()
 
 
 PLAN_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "cut": lambda content: content[:-200],
-    "cut after a number": lambda content: content[: content.rindex(b"]]]") + 1],
+    "truncated": lambda content: content[:-200],
+    "truncated after a number": lambda content: content[: content.rindex(b"]]]") + 1],
     "empty": lambda content: b"",
     "garbage": lambda content: bytes(range(256)),
     "other JSON": lambda content: b"[1, 2]",
     "another number": lambda content: content.replace(b'"samples": 4300', b'"samples": 4301'),
-    "a mix gone": lambda content: content.replace(b"[48, [[0, 1.0]]], ", b"", 1),
-    "another kind": lambda content: content.replace(b'"settings": {', b'"settings": 1, "s": {'),
-    "deep": lambda content: b"[" * 100_000,
+    "a mix removed": lambda content: content.replace(b"[48, [[0, 1.0]]], ", b"", 1),
+    "another type": lambda content: content.replace(b'"settings": {', b'"settings": 1, "s": {'),
+    "deeply nested": lambda content: b"[" * 100_000,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", PLAN_DAMAGES.values(), ids=PLAN_DAMAGES)
-def test_a_damaged_plan_is_refused_and_made_again_with_replan(
+def test_a_damaged_plan_is_rejected_and_replan_repairs_it(
     damage: Callable[[bytes], bytes],
     run: RUN,
-    whole: Workspace,
+    finished: Workspace,
     one_block: tuple[Workspace, Workspace],
 ) -> None:
-    content = whole.plan.read_bytes()
+    content = finished.plan.read_bytes()
     assert damage(content) != content
-    whole.plan.write_bytes(damage(content))
+    finished.plan.write_bytes(damage(content))
     for stage in ("prepare", "generate", "pads"):
-        refuses(run(stage, whole), 2, "plan.json: is damaged", "prepare --replan")
-    done(run("prepare", whole, "--replan"))
-    assert whole.plan.read_bytes() == content
+        refuses(run(stage, finished), 2, "plan.json: is damaged", "prepare --replan")
+    done(run("prepare", finished, "--replan"))
+    assert finished.plan.read_bytes() == content
     for stage in ("generate", "pads"):
-        assert "18 of them made" not in done(run(stage, whole)).said
-    assert made(whole) == made(one_block[1])
+        assert "18 of them new" not in done(run(stage, finished)).said
+    assert made(finished) == made(one_block[1])
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone"])
-def test_a_plan_that_is_lost_after_a_replan_costs_no_clip(
-    damage: str, run: RUN, whole: Workspace
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_losing_the_plan_after_a_replan_costs_no_clip(
+    damage: str, run: RUN, finished: Workspace
 ) -> None:
-    """A replanned plan has an order of its own, which its copy knows."""
+    """The order of a replanned plan is preserved in its copy."""
     for instrument in ("flute", "oboe", "tin_drum", "viola"):
-        record(whole, instrument, [72], 1.1)
-    change(whole, pitches=[48, 60, 72])
-    done(run("prepare", whole, "--replan"))
-    done(run("generate", whole))
-    clips, plan = contents(whole.clips), whole.plan.read_bytes()
-    if damage == "gone":
-        whole.plan.unlink()
+        record(finished, instrument, [72], 1.1)
+    change(finished, pitches=[48, 60, 72])
+    done(run("prepare", finished, "--replan"))
+    done(run("generate", finished))
+    clips, plan = contents(finished.clips), finished.plan.read_bytes()
+    if damage == "missing":
+        finished.plan.unlink()
     else:
-        whole.plan.write_bytes(plan[:100])
-    done(run("prepare", whole, "--replan"))
-    assert whole.plan.read_bytes() == plan
-    assert "0 of them made now" in done(run("generate", whole)).said
-    assert contents(whole.clips) == clips
+        finished.plan.write_bytes(plan[:100])
+    done(run("prepare", finished, "--replan"))
+    assert finished.plan.read_bytes() == plan
+    assert "0 of them new" in done(run("generate", finished)).said
+    assert contents(finished.clips) == clips
 
 
-def test_a_damaged_plan_without_clips_is_simply_made_again(
+@pytest.mark.slow
+def test_a_damaged_plan_without_clips_is_replaced(
     run: RUN, planned: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
     planned.plan.write_bytes(planned.plan.read_bytes()[:-1000])
-    assert "is damaged: planned anew" in done(run("prepare", planned)).said
+    assert "is damaged: making a new one" in done(run("prepare", planned)).said
     assert planned.plan.read_bytes() == one_block[0].plan.read_bytes()
 
 
-def test_a_damaged_manifest_or_a_short_pad_has_the_pads_made_again(
-    run: RUN, whole: Workspace, one_block: tuple[Workspace, Workspace]
+def test_a_damaged_manifest_or_truncated_pad_makes_pads_run_again(
+    run: RUN, finished: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
     for damage in (
-        lambda: _cut(whole.manifest, 0.5),
-        lambda: _cut(next(whole.pads.glob("*.bin")), 0.5),
-        lambda: whole.device_settings.write_bytes(b"{"),
+        lambda: _truncate(finished.manifest, 0.5),
+        lambda: _truncate(next(finished.pads.glob("*.bin")), 0.5),
+        lambda: finished.synth_settings.write_bytes(b"{"),
     ):
         damage()
-        done(run("pads", whole))
-        assert made(whole) == made(one_block[1])
+        done(run("pads", finished))
+        assert made(finished) == made(one_block[1])
 
 
-def test_no_byte_of_a_header_is_believed_blindly(tmp_path: Path) -> None:
-    """Whatever it says, the answer is an array of the type asked for, or none."""
+def test_any_damage_to_an_array_header_is_detected(tmp_path: Path) -> None:
+    """The result is an array of the expected type, or None."""
     path, chance = tmp_path / "block.npy", random.Random(0)
     codes = np.arange(200, dtype=np.uint8).reshape(10, 20)
     files.write_array(path, codes)

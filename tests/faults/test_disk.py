@@ -1,4 +1,4 @@
-"""A full disk, a read-only folder: one line, nothing half-written, and later the same bytes."""
+"""Full disks and denied access: a one-line error, no partial files, and a clean rerun."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.workspace import Workspace
-from tests.faults.packs import RUN, nearly
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.workspace import Workspace
+from tests.faults.packs import RUN, save_almost_all
 from tests.faults.processes import (
     AS_ANYONE,
     OFTEN,
@@ -26,15 +27,15 @@ from tests.faults.processes import (
 
 
 class _Limit:
-    """No file larger than a few kilobytes: a full disk for whoever may not mount one."""
+    """A limit on the size of files, which simulates a full disk without mounting one."""
 
-    names = "the disk"
+    message = "the disk"
 
     def __init__(self, workspace: Workspace, root: Path) -> None:
         self.workspace, self.before = copied(workspace, root), ""
 
     def fill(self, leave: int) -> None:
-        leave = max(leave, 2_000)  # what the command says must go somewhere
+        leave = max(leave, 2_000)  # the log of the command needs space
         self.before = (
             "import resource\n"
             "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
@@ -49,9 +50,9 @@ class _Limit:
 
 
 class _SmallDisk:
-    """A disk in memory, in a mount namespace of its own."""
+    """A small tmpfs in its own mount namespace."""
 
-    names = "the disk is full"
+    message = "the disk is full"
     before = ""
 
     def __init__(self, workspace: Workspace, root: Path) -> None:
@@ -84,13 +85,13 @@ class _SmallDisk:
 
 @pytest.fixture(params=[_Limit, _SmallDisk], ids=["limit", "disk"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Return a function that puts a pack on a disk that can be filled."""
+    """Return a function that copies a pack to a disk that can be filled."""
     disks = []
 
     def put(workspace: Workspace) -> Any:
         try:
             disk = request.param(workspace, tmp_path / "disk")
-        except OSError:  # who may mount nothing tests with the limit twice
+        except OSError:  # mounting is not allowed here: use the limit
             disk = _Limit(workspace, tmp_path / "limited")
         disks.append(disk)
         return disk
@@ -100,40 +101,42 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..
         disk.close()
 
 
-@pytest.mark.parametrize("before", ["", OFTEN], ids=["at its end", "in its midst"])
-def test_a_disk_that_fills_up_under_generate_costs_nothing_but_time(
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["", OFTEN], ids=["at the end", "at every save"])
+def test_generate_recovers_from_a_full_disk(
     before: str,
     run: RUN,
     disk: Callable[..., Any],
     planned: Workspace,
-    whole: Workspace,
+    finished: Workspace,
 ) -> None:
     if not before:
         planned.clips.mkdir()
-        nearly(planned, np.load(next(whole.clips.iterdir())))
+        save_almost_all(planned, np.load(next(finished.clips.iterdir())))
     small = disk(planned)
     small.fill(leave=40_000)
     refuses(
         run("generate", small.workspace, before=small.before + before),
-        *(1, small.names, "run the same command again"),
+        *(1, small.message, "run the same command again"),
     )
     assert all(path.match("[!.]*.part.npy") for path in small.workspace.clips.iterdir())
     small.free()
     done(run("generate", small.workspace))
-    assert contents(small.workspace.clips) == contents(whole.clips)
+    assert contents(small.workspace.clips) == contents(finished.clips)
     assert temporaries(small.workspace) == []
 
 
-def test_a_disk_that_fills_up_under_pads_costs_nothing_but_time(
-    run: RUN, disk: Callable[..., Any], whole: Workspace
+@pytest.mark.slow
+def test_pads_recovers_from_a_full_disk(
+    run: RUN, disk: Callable[..., Any], finished: Workspace
 ) -> None:
-    expected = contents(whole.pads)
-    shutil.rmtree(whole.pads)
-    small = disk(whole)
+    expected = contents(finished.pads)
+    shutil.rmtree(finished.pads)
+    small = disk(finished)
     small.fill(leave=8_192)
     refuses(
         run("pads", small.workspace, before=small.before),
-        *(1, small.names, "run the same command again"),
+        *(1, small.message, "run the same command again"),
     )
     assert not small.workspace.manifest.exists()
     assert list(small.workspace.pads.glob("*.bin")) == []
@@ -143,31 +146,32 @@ def test_a_disk_that_fills_up_under_pads_costs_nothing_but_time(
     assert contents(small.workspace.pads) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prepare", "generate", "pads"])
-def test_a_disk_without_a_byte_left_is_named_in_one_line(
-    stage: str, run: RUN, disk: Callable[..., Any], whole: Workspace, planned: Workspace
+def test_a_completely_full_disk_is_reported_in_one_line(
+    stage: str, run: RUN, disk: Callable[..., Any], finished: Workspace, planned: Workspace
 ) -> None:
     if stage == "generate":
         planned.clips.mkdir()
-        nearly(planned, np.load(next(whole.clips.iterdir())))
-    small = disk(planned if stage == "generate" else whole)
-    small.workspace.embedding("flute", 48).write_bytes(b"")
+        save_almost_all(planned, np.load(next(finished.clips.iterdir())))
+    small = disk(planned if stage == "generate" else finished)
+    small.workspace.embedding(NoteName("flute", 48)).write_bytes(b"")
     if stage == "generate":
         done(run("prepare", small.workspace))
     small.workspace.manifest.unlink(missing_ok=True)
     small.fill(leave=0)
-    refuses(run(stage, small.workspace, before=small.before), 1, small.names)
+    refuses(run(stage, small.workspace, before=small.before), 1, small.message)
     assert [name for name in temporaries(small.workspace) if not name.endswith(".part.npy")] == []
 
 
 @pytest.mark.parametrize("stage", ["prepare", "generate", "pads"])
-def test_a_workspace_that_cannot_be_written_is_named_in_one_line(
-    stage: str, run: RUN, whole: Workspace, planned: Workspace
+def test_an_unwritable_workspace_is_reported_in_one_line(
+    stage: str, run: RUN, finished: Workspace, planned: Workspace
 ) -> None:
-    workspace = planned if stage == "generate" else whole
+    workspace = planned if stage == "generate" else finished
     shutil.rmtree(workspace.pads, ignore_errors=True)
     if stage == "prepare":
-        workspace.embedding("flute", 48).unlink()
+        workspace.embedding(NoteName("flute", 48)).unlink()
     before = sorted(workspace.root.rglob("*"))
     folders = [workspace.root, *(path for path in before if path.is_dir())]
     for folder in folders:
@@ -181,11 +185,9 @@ def test_a_workspace_that_cannot_be_written_is_named_in_one_line(
     assert sorted(workspace.root.rglob("*")) == before
 
 
-def test_a_block_that_may_not_be_read_is_not_taken_for_a_missing_one(
-    run: RUN, whole: Workspace
-) -> None:
-    block = next(whole.clips.iterdir())
+def test_an_unreadable_block_does_not_count_as_missing(run: RUN, finished: Workspace) -> None:
+    block = next(finished.clips.iterdir())
     block.chmod(0)
     for stage in ("generate", "pads"):
-        refuses(run(stage, whole, before=AS_ANYONE), 1, block.name, "permission denied")
-    assert [path.name for path in whole.clips.iterdir()] == [block.name]
+        refuses(run(stage, finished, before=AS_ANYONE), 1, block.name, "permission denied")
+    assert [path.name for path in finished.clips.iterdir()] == [block.name]

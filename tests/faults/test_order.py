@@ -1,4 +1,4 @@
-"""Stages in the wrong order, two at once, the longest names: said in a line, or no trouble."""
+"""Stages in the wrong order, concurrent runs, locks and very long names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from nsynth_super import files
-from nsynth_super.problems import Failed
-from nsynth_super.workspace import Workspace
+from nsynth_super.base import files
+from nsynth_super.base.errors import Failed
+from nsynth_super.base.workspace import Workspace
 from tests.faults.packs import RUN, START
 from tests.faults.processes import (
     OFTEN,
@@ -21,15 +21,15 @@ from tests.faults.processes import (
     contents,
     copied,
     done,
-    drawn,
     made,
     prepared,
     refuses,
+    saved_samples,
     temporaries,
 )
 
 
-def test_generate_without_a_plan_says_that_prepare_comes_first(
+def test_generate_without_a_plan_refers_to_prepare(
     command: Callable[..., Any], make_workspace: Callable[..., Workspace]
 ) -> None:
     ended = command("generate", "-w", make_workspace().root)
@@ -37,36 +37,38 @@ def test_generate_without_a_plan_says_that_prepare_comes_first(
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_pads_without_a_plan_says_that_prepare_comes_first(
+def test_pads_without_a_plan_refers_to_prepare(
     command: Callable[..., Any], make_workspace: Callable[..., Workspace]
 ) -> None:
     ended = command("pads", "-w", make_workspace().root)
     refuses(Ended(ended.returncode, ended.stderr), 2, "no plan yet", "run `nsynth-super prepare`")
 
 
-def test_pads_without_clips_says_that_generate_comes_first(run: RUN, planned: Workspace) -> None:
+def test_pads_without_clips_refers_to_generate(run: RUN, planned: Workspace) -> None:
     ended = run("pads", planned)
-    refuses(ended, 2, "18 of 18 clips are not made yet", "run `nsynth-super generate` first")
+    refuses(ended, 2, "18 of 18 clips are missing", "run `nsynth-super generate` first")
     assert len(ended.said.splitlines()) == 1
     assert not planned.pads.exists()
 
 
-def test_a_second_generate_of_the_same_blocks_is_refused_and_harms_nothing(
+@pytest.mark.slow
+def test_a_second_generate_of_the_same_blocks_is_rejected_without_harm(
     start: START, run: RUN, planned: Workspace, one_block: tuple[Workspace, Workspace]
 ) -> None:
     first = start("generate", planned, before=OFTEN)
-    assert first.until(lambda: drawn(planned) > 300)
-    for shard in ("0/1", "1/2"):  # the only block there is
+    assert first.until(lambda: saved_samples(planned) > 300)
+    for shard in ("0/1", "1/2"):  # both contain the only block
         ended = run("generate", planned, "--shard", shard)
-        refuses(ended, 1, "another `generate` is at shard 0/1 there")
+        refuses(ended, 1, "another `generate` is running on shard 0/1")
         assert len(ended.said.splitlines()) == 1
     assert first.alive
     done(first.wait())
     assert contents(planned.clips) == contents(one_block[1].clips)
-    assert "18 clips are there, 0 of them" in done(run("generate", planned)).said
+    assert "18 clips complete, 0 of them" in done(run("generate", planned)).said
 
 
-def test_two_shards_at_once_make_the_whole(
+@pytest.mark.slow
+def test_two_shards_in_parallel_complete_the_pack(
     start: START, run: RUN, two_blocks: tuple[Workspace, Workspace], tmp_path: Path
 ) -> None:
     pack = copied(two_blocks[0], tmp_path / "pack")
@@ -78,7 +80,7 @@ def test_two_shards_at_once_make_the_whole(
     assert temporaries(pack) == []
 
 
-def test_a_lock_keeps_another_out_until_its_holder_is_gone(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_its_holder_dies(tmp_path: Path) -> None:
     lock = tmp_path / "status" / "lock"
     held = files.only_one(lock, "busy")
     with held, pytest.raises(Failed, match="busy"), files.only_one(lock, "busy"):
@@ -88,10 +90,10 @@ def test_a_lock_keeps_another_out_until_its_holder_is_gone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_a_file_system_knows_no_locks_the_work_goes_on(
+def test_a_file_system_without_locks_is_accepted(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fake: file systems without locks, as Lustre is often mounted, cannot be had here."""
+    """Simulate a file system without locks, such as Lustre in many installations."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -101,7 +103,8 @@ def test_where_a_file_system_knows_no_locks_the_work_goes_on(
         pass
 
 
-def test_the_longest_names_of_any_script_are_written(
+@pytest.mark.slow
+def test_the_longest_names_in_any_script_can_be_written(
     run: RUN, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     names = [letter * 20 for letter in "笛鼓琴鐘"]
@@ -112,5 +115,5 @@ def test_the_longest_names_of_any_script_are_written(
     pad = pack.pad("_".join(names))
     assert len(pad.name.encode()) > 245
     assert pad.stat().st_size == 4 * 300 * 2
-    assert "4 clips written" in done(run("export", pack, tmp_path / "wav")).said
+    assert "wrote 4 clips" in done(run("export", pack, tmp_path / "wav")).said
     assert len(list((tmp_path / "wav").iterdir())) == 4

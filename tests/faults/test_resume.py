@@ -1,4 +1,4 @@
-"""A run that is stopped or killed, whenever, ends with the bytes of one that was not."""
+"""Stopped and killed runs resume and produce the same bytes as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsynth_super.engines import Work, open_engine
-from nsynth_super.plan import Plan
-from nsynth_super.torch_engine import TorchEngine
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.engines.base import Batch
+from nsynth_super.engines.opening import open_engine
+from nsynth_super.engines.pytorch import TorchEngine
+from nsynth_super.pack.plan import Plan
 from nsynth_super.wavenet import checkpoint
 from nsynth_super.wavenet import random as untrained
 from nsynth_super.wavenet.cuda import GpuDecoder
 from nsynth_super.wavenet.dimensions import HOP
-from nsynth_super.workspace import Workspace
-from tests.conftest import SMALL, nsynth_super
+from tests.commands import nsynth_super
+from tests.conftest import SMALL
 from tests.faults.packs import START
 from tests.faults.processes import (
     DIE,
@@ -32,71 +34,74 @@ from tests.faults.processes import (
     contents,
     copied,
     done,
-    drawn,
     made,
     prepared,
+    saved_samples,
     temporaries,
 )
 
 
 @pytest.fixture(scope="module")
 def planned(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """72 clips to make: a block of 64 and one of 8, decoded side by side."""
+    """Return a planned pack of 72 clips: blocks of 64 and 8 clips, decoded in one batch."""
     return prepared(tmp_path_factory.mktemp("planned") / "pack", small_checkpoint, resolution=6)
 
 
 @pytest.fixture(scope="module")
-def whole(
+def finished(
     planned: Workspace, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Workspace:
-    """The same, made by runs that nothing happened to."""
-    workspace = copied(planned, tmp_path_factory.mktemp("whole") / "pack")
+    """Return the same pack, finished by uninterrupted runs."""
+    workspace = copied(planned, tmp_path_factory.mktemp("finished") / "pack")
     for stage in ("generate", "pads"):
         done(Command(stage, "-w", workspace.root, checkpoint=small_checkpoint).wait())
     return workspace
 
 
 @pytest.fixture
-def begun(planned: Workspace, whole: Workspace, tmp_path: Path) -> Callable[[int], Workspace]:
-    """Return a function that makes the same with this many samples of every clip."""
+def interrupted(
+    planned: Workspace, finished: Workspace, tmp_path: Path
+) -> Callable[[int], Workspace]:
+    """Return a function that creates the same pack with some samples of every clip saved."""
 
-    def begin(samples: int) -> Workspace:
-        workspace = copied(planned, tmp_path / "begun")
+    def create(samples: int) -> Workspace:
+        workspace = copied(planned, tmp_path / "interrupted")
         workspace.clips.mkdir()
-        for path in whole.clips.iterdir():
+        for path in finished.clips.iterdir():
             np.save(workspace.clips / f"{path.stem}.part.npy", np.load(path)[:, :samples])
         return workspace
 
-    return begin
+    return create
 
 
-def is_what_an_unharmed_run_makes(workspace: Workspace, whole: Workspace) -> None:
-    assert made(workspace) == made(whole)
+def assert_equals_uninterrupted(workspace: Workspace, finished: Workspace) -> None:
+    assert made(workspace) == made(finished)
     assert temporaries(workspace) == []
 
 
-def nothing_false_is_there(workspace: Workspace, whole: Workspace, *others: Workspace) -> None:
-    """Assert that what has a final name is whole, and that a manifest tells the truth."""
+def assert_consistent(workspace: Workspace, finished: Workspace, *others: Workspace) -> None:
+    """Assert that files with a final name are complete and that the manifest is correct."""
     for path in workspace.clips.glob("*.npy"):
-        final = np.load(whole.clips / path.name.replace(".part", ""))
+        final = np.load(finished.clips / path.name.replace(".part", ""))
         codes = np.load(path)
         assert (codes == final[:, : codes.shape[1]]).all()
         assert codes.shape == final.shape or ".part" in path.name
     for pad in workspace.pads.glob("*.bin"):
         assert pad.read_bytes() in [
-            (pack.pads / pad.name).read_bytes() for pack in (whole, *others)
+            (pack.pads / pad.name).read_bytes() for pack in (finished, *others)
         ]
     if workspace.manifest.exists():
         for name, digest in json.loads(workspace.manifest.read_text())["pads"].items():
             assert hashlib.sha256((workspace.pads / name).read_bytes()).hexdigest() == digest
 
 
-# Killed
+# Kills
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_generate_killed_several_times_ends_with_the_same_bytes(
-    seed: int, start: START, planned: Workspace, whole: Workspace, tmp_path: Path
+def test_a_killed_generate_resumes_with_the_same_bytes(
+    seed: int, start: START, planned: Workspace, finished: Workspace, tmp_path: Path
 ) -> None:
     chance = random.Random(seed)
     workspace = copied(planned, tmp_path / "pack")
@@ -104,40 +109,49 @@ def test_a_generate_killed_several_times_ends_with_the_same_bytes(
     kills = 0
     for goal in sorted(chance.randrange(samples) for _ in range(4)):
         run = start("generate", workspace, before=OFTEN)
-        run.until(lambda goal=goal: drawn(workspace) >= goal)
+        run.until(lambda goal=goal: saved_samples(workspace) >= goal)
         time.sleep(chance.random() / 20)
         run.send(signal.SIGKILL)
         kills += run.wait().code == -signal.SIGKILL
-        nothing_false_is_there(workspace, whole)
+        assert_consistent(workspace, finished)
     assert kills >= 2
     done(start("generate", workspace).wait())
     done(start("pads", workspace).wait())
-    is_what_an_unharmed_run_makes(workspace, whole)
+    assert_equals_uninterrupted(workspace, finished)
 
 
-def test_a_generate_killed_before_any_change_of_a_file_ends_with_the_same_bytes(
-    start: START, begun: Callable[[int], Workspace], whole: Workspace, tmp_path: Path
+@pytest.mark.parametrize(
+    "points", [range(3, 4), pytest.param(range(100), marks=pytest.mark.slow)], ids=["one", "every"]
+)
+def test_generate_killed_before_any_file_change_resumes_with_the_same_bytes(
+    points: range,
+    start: START,
+    interrupted: Callable[[int], Workspace],
+    finished: Workspace,
+    tmp_path: Path,
 ) -> None:
-    nearly = begun(4250)
-    for changes in range(100):
-        workspace = copied(nearly, tmp_path / str(changes))
+    source = interrupted(4250)
+    for changes in points:
+        workspace = copied(source, tmp_path / str(changes))
         before = DIE.format(changes=changes, root=str(workspace.root))
         ended = start("generate", workspace, before=before).wait()
-        nothing_false_is_there(workspace, whole)
+        assert_consistent(workspace, finished)
         done(start("generate", workspace).wait())
-        assert contents(workspace.clips) == contents(whole.clips)
+        assert contents(workspace.clips) == contents(finished.clips)
         assert temporaries(workspace) == []
         if ended.code == 0:
             break
-    assert changes > 7
+        assert ended.code == -signal.SIGKILL
+    assert len(points) == 1 or changes > 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_pads_killed_several_times_ends_with_the_same_bytes(
-    seed: int, start: START, whole: Workspace, tmp_path: Path
+def test_a_killed_pads_reruns_with_the_same_bytes(
+    seed: int, start: START, finished: Workspace, tmp_path: Path
 ) -> None:
     chance = random.Random(seed)
-    workspace = copied(whole, tmp_path / "pack")
+    workspace = copied(finished, tmp_path / "pack")
     kills = 0
     for _ in range(50):
         workspace.manifest.unlink(missing_ok=True)
@@ -146,18 +160,19 @@ def test_a_pads_killed_several_times_ends_with_the_same_bytes(
         time.sleep(chance.random() / 100)
         run.send(signal.SIGKILL)
         kills += run.wait().code == -signal.SIGKILL
-        nothing_false_is_there(workspace, whole)
+        assert_consistent(workspace, finished)
         if kills == 4:
             break
     assert kills
     done(start("pads", workspace).wait())
-    is_what_an_unharmed_run_makes(workspace, whole)
+    assert_equals_uninterrupted(workspace, finished)
 
 
-def test_a_pads_killed_before_any_change_of_a_file_ends_with_the_same_bytes(
-    start: START, whole: Workspace, tmp_path: Path
+@pytest.mark.slow
+def test_pads_killed_before_any_file_change_reruns_with_the_same_bytes(
+    start: START, finished: Workspace, tmp_path: Path
 ) -> None:
-    stale = copied(whole, tmp_path / "stale")
+    stale = copied(finished, tmp_path / "stale")
     manifest = json.loads(stale.manifest.read_text())
     for pad in stale.pads.glob("*.bin"):
         pad.write_bytes(pad.read_bytes()[::-1])
@@ -167,18 +182,19 @@ def test_a_pads_killed_before_any_change_of_a_file_ends_with_the_same_bytes(
         workspace = copied(stale, tmp_path / str(changes))
         before = DIE.format(changes=changes, root=str(workspace.root))
         ended = start("pads", workspace, before=before).wait()
-        nothing_false_is_there(workspace, whole, stale)
+        assert_consistent(workspace, finished, stale)
         done(start("pads", workspace).wait())
-        is_what_an_unharmed_run_makes(workspace, whole)
+        assert_equals_uninterrupted(workspace, finished)
         if ended.code == 0:
             break
     assert changes > 7
 
 
-def test_a_prepare_killed_before_any_change_of_a_file_ends_with_the_same_bytes(
+@pytest.mark.slow
+def test_prepare_killed_before_any_file_change_reruns_with_the_same_bytes(
     start: START, planned: Workspace, tmp_path: Path
 ) -> None:
-    """Of the files of one note, and of the plan."""
+    """One embedding and the plan are missing at the start."""
     damaged = copied(planned, tmp_path / "damaged")
     next(damaged.embeddings.glob("*.npy")).unlink()
     damaged.plan.unlink()
@@ -195,26 +211,29 @@ def test_a_prepare_killed_before_any_change_of_a_file_ends_with_the_same_bytes(
     assert changes > 7
 
 
-# Asked to stop
+# Stops on request
 
 
 @pytest.mark.parametrize(
-    ("which", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("which", "code"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
-def test_a_generate_that_is_asked_to_stop_keeps_what_is_done_and_goes_on(
+def test_a_stopped_generate_saves_its_work_and_resumes(
     which: signal.Signals,
     code: int,
     start: START,
-    begun: Callable[[int], Workspace],
-    whole: Workspace,
+    interrupted: Callable[[int], Workspace],
+    finished: Workspace,
 ) -> None:
-    workspace = begun(3000)
+    workspace = interrupted(3000)
     run = start("generate", workspace, before=OFTEN)
-    assert run.until(lambda: drawn(workspace) > 3100)
-    asked = time.monotonic()
+    assert run.until(lambda: saved_samples(workspace) > 3100)
     run.send(which)
     ended = run.wait()
-    assert time.monotonic() - asked < 5
     assert ended.code == code
     assert ended.errors == []
     line = ended.said.splitlines()[-1]
@@ -222,17 +241,20 @@ def test_a_generate_that_is_asked_to_stop_keeps_what_is_done_and_goes_on(
     assert "run it again" in line
     assert json.loads(workspace.status("generate").read_text())["state"] == "stopped"
     assert sorted(path.name for path in workspace.clips.iterdir()) == sorted(
-        f"{path.stem}.part.npy" for path in whole.clips.iterdir()
+        f"{path.stem}.part.npy" for path in finished.clips.iterdir()
     )
-    nothing_false_is_there(workspace, whole)
-    assert f"{drawn(workspace):,} of" in line
+    assert_consistent(workspace, finished)
+    assert f"{saved_samples(workspace):,} of" in line
+    assert saved_samples(workspace) < Plan.read(workspace.plan).samples
     done(start("generate", workspace).wait())
     done(start("pads", workspace).wait())
-    is_what_an_unharmed_run_makes(workspace, whole)
+    assert_equals_uninterrupted(workspace, finished)
 
 
-@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_generate_that_is_asked_to_stop_while_pytorch_is_loaded_says_run_me_again(
+@pytest.mark.parametrize(
+    "which", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
+def test_generate_stopped_while_loading_pytorch_can_be_rerun(
     which: signal.Signals, planned: Workspace, small_checkpoint: Path
 ) -> None:
     run = subprocess.Popen(
@@ -244,29 +266,29 @@ def test_a_generate_that_is_asked_to_stop_while_pytorch_is_loaded_says_run_me_ag
         assert run.poll() is None
         time.sleep(0.001)
     run.send_signal(which)
-    said = run.communicate()[1]
-    assert run.returncode == 75, said
-    assert f"stopped by {which.name}" in said
+    output = run.communicate()[1]
+    assert run.returncode == 75, output
+    assert f"stopped by {which.name}" in output
     assert not planned.clips.exists()
 
 
-def test_a_pads_that_is_asked_to_stop_leaves_no_half_pad(
-    start: START, whole: Workspace, tmp_path: Path
+def test_a_stopped_pads_leaves_no_partial_pad(
+    start: START, finished: Workspace, tmp_path: Path
 ) -> None:
-    workspace = copied(whole, tmp_path / "pack")
+    workspace = copied(finished, tmp_path / "pack")
     workspace.manifest.unlink()
     run = start("pads", workspace)
     assert run.until(lambda: temporaries(workspace))
     run.send(signal.SIGTERM)
     ended = run.wait()
-    assert ended.code in (0, 75)  # it may have come to its end
-    nothing_false_is_there(workspace, whole)
+    assert ended.code in (0, 75)  # the command may finish before the signal
+    assert_consistent(workspace, finished)
     done(start("pads", workspace).wait())
-    is_what_an_unharmed_run_makes(workspace, whole)
+    assert_equals_uninterrupted(workspace, finished)
 
 
-def test_a_second_run_does_nothing(start: START, whole: Workspace, tmp_path: Path) -> None:
-    workspace = copied(whole, tmp_path / "pack")
+def test_a_second_run_does_nothing(start: START, finished: Workspace, tmp_path: Path) -> None:
+    workspace = copied(finished, tmp_path / "pack")
 
     def times() -> dict[str, int]:
         folders = (workspace.embeddings, workspace.clips, workspace.pads)
@@ -279,29 +301,29 @@ def test_a_second_run_does_nothing(start: START, whole: Workspace, tmp_path: Pat
     assert times() == before
 
 
-# Inside a block, by the engine itself
+# Resuming inside a block
 
 FIELD = SMALL.receptive_field
 SAMPLES = HOP + 2 * FIELD
 
 
-@pytest.fixture(scope="module", params=["cpu's path", "gpu's path"])
+@pytest.fixture(scope="module", params=["CPU path", "GPU path"])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
-    """One whose every code hangs on the oldest that the receptive field holds; on the CPU."""
-    path = tmp_path_factory.mktemp("model") / "nervous.safetensors"
+    """Return a CPU engine in which every code depends on the oldest of the receptive field."""
+    path = tmp_path_factory.mktemp("model") / "sensitive.safetensors"
     weights = untrained.weights(SMALL, 3)
-    nervous = {n: w if n.endswith("biases") else np.float32(4) * w for n, w in weights.items()}
-    checkpoint.save(nervous, path, "test")
+    sensitive = {n: w if n.endswith("biases") else np.float32(4) * w for n, w in weights.items()}
+    checkpoint.save(sensitive, path, "test")
     made = open_engine(path, threads=1, device="cpu")
     assert isinstance(made, TorchEngine)
-    if request.param == "gpu's path":
+    if request.param == "GPU path":
         made._path = GpuDecoder
     return made
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(engine: TorchEngine) -> Callable[[int], tuple[dict[str, Any], np.ndarray]]:
-    """Return a function that gives what `clips` clips are made of, and their codes."""
+    """Return a function that returns the inputs of `clips` clips and their codes."""
     known: dict[int, tuple[dict[str, Any], np.ndarray]] = {}
 
     def decode(clips: int) -> tuple[dict[str, Any], np.ndarray]:
@@ -321,11 +343,13 @@ def uninterrupted(engine: TorchEngine) -> Callable[[int], tuple[dict[str, Any], 
 
 
 def all_codes(engine: TorchEngine, work: dict[str, Any], begun: np.ndarray) -> np.ndarray:
-    pieces = [piece.codes for piece in engine.decode(Work(**work, begun=begun))]
+    pieces = [piece.codes for piece in engine.decode(Batch(**work, begun=begun))]
     return np.concatenate([begun, *pieces], axis=1)
 
 
-@pytest.mark.parametrize("clips", [1, 3, 64])
+@pytest.mark.parametrize(
+    "clips", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(64, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "begun",
     [
@@ -333,7 +357,7 @@ def all_codes(engine: TorchEngine, work: dict[str, Any], begun: np.ndarray) -> n
         *(HOP, HOP + FIELD, SAMPLES - 1, SAMPLES),
     ],
 )
-def test_decoding_goes_on_where_it_was_interrupted(
+def test_decoding_resumes_where_it_was_interrupted(
     begun: int,
     clips: int,
     engine: TorchEngine,
@@ -345,14 +369,15 @@ def test_decoding_goes_on_where_it_was_interrupted(
     assert (all_codes(engine, work, codes[:, :begun]) == codes).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("age", "matters"), [(1, True), (FIELD + 1, True), (FIELD + 2, False)])
-def test_a_code_hangs_on_the_last_one_and_on_the_receptive_field_before_it(
+def test_a_code_depends_only_on_the_receptive_field(
     age: int,
     matters: bool,
     engine: TorchEngine,
     uninterrupted: Callable[[int], tuple[dict[str, Any], np.ndarray]],
 ) -> None:
-    """Else the test above would hold of an engine that replays too little, or nothing."""
+    """Otherwise the test above would accept an engine that replays too few codes."""
     work, codes = uninterrupted(64)
     begun = codes[:, : 2 * FIELD].copy()
     begun[:, -age] ^= 128

@@ -1,4 +1,4 @@
-"""A PATH with fakes on it: no machine has every version of Apptainer, nor a broken unshare."""
+"""A PATH with fakes: no machine has every version of Apptainer, or a broken unshare."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 
 FAKE = """\
 #!/bin/sh
-# A fake, for tests: says its version, and fails at everything else.
+# A fake, for tests: prints a version, and fails at everything else unless told otherwise.
 [ "$1" = --version ] && echo "{version}" && exit
-echo "no room for another" >&2
-exit 3
+echo "a fake failure" >&2
+exit {exit_code}
 """
 
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a function that puts a fake program onto a PATH of few others."""
+    """Return a function that puts a fake program on a PATH with a few real ones."""
     fakes, others = tmp_path / "fakes", tmp_path / "others"
     fakes.mkdir()
     others.mkdir()
@@ -28,8 +28,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
             (others / program).symlink_to(found)
     monkeypatch.setenv("PATH", f"{fakes}:{others}")
 
-    def make(name: str, version: str = "apptainer version 1.4.5") -> Path:
-        (fakes / name).write_text(FAKE.format(version=version))  # no link is ever in here
+    def make(name: str, version: str = "apptainer version 1.4.5", exit_code: int = 3) -> Path:
+        (fakes / name).write_text(FAKE.format(version=version, exit_code=exit_code))
         (fakes / name).chmod(0o755)
         return fakes / name
 

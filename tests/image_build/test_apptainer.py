@@ -1,4 +1,4 @@
-"""Which programs build.py takes; each is a fake that says its version."""
+"""Which programs build.py accepts; each is a fake that prints its version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from building import apptainer
+from image_build import apptainer
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ from building import apptainer
         ("singularity", "apptainer version 1.4.5-1.el9", None),
         ("singularity", "singularity-ce version 4.1.1", None),
         ("singularity", "singularity-ce version 4.0.0-jammy", None),
-        ("apptainer", "apptainer version 1.1.9", "knows no %arguments"),
-        ("singularity", "singularity-ce version 3.11.5", "knows no %arguments"),
-        ("singularity", "singularity version 3.8.7-1", "knows no %arguments"),
-        ("singularity", "singularity version 2.6.1-dist", "knows no %arguments"),
-        ("apptainer", "2.6.1-dist", "names no version"),
+        ("apptainer", "apptainer version 1.1.9", "without %arguments"),
+        ("singularity", "singularity-ce version 3.11.5", "without %arguments"),
+        ("singularity", "singularity version 3.8.7-1", "without %arguments"),
+        ("singularity", "singularity version 2.6.1-dist", "without %arguments"),
+        ("apptainer", "2.6.1-dist", "which is not a version"),
     ],
 )
 def test_a_program_too_old_for_the_definition_is_refused(
@@ -36,12 +36,12 @@ def test_a_program_too_old_for_the_definition_is_refused(
     assert [refused in problem.what for problem in problems] == ([True] if refused else [])
 
 
-def test_no_program_is_said_with_where_to_get_one(fake: Callable[..., Path]) -> None:
+def test_a_missing_program_is_reported_with_how_to_install_it(fake: Callable[..., Path]) -> None:
     _, (problem,) = apptainer.find()
-    assert "neither it nor singularity is on the PATH" in str(problem)
+    assert "not on the PATH, and neither is singularity" in str(problem)
 
 
-def test_apptainer_is_asked_itself_though_singularity_is_another_program(
+def test_apptainer_comes_before_singularity(
     fake: Callable[..., Path],
 ) -> None:
     fake("singularity", "singularity version 3.8.7")

@@ -1,4 +1,4 @@
-"""What is read of a definition file."""
+"""Arguments and local files of a definition file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from building import definition
-from nsynth_super.problems import BadInput
+from image_build import definition
+from nsynth_super.base.errors import BadInput
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_our_definition_is_read_as_apptainer_reads_it() -> None:
+def test_our_definition_is_parsed() -> None:
     ours = definition.read(REPOSITORY / "Singularity.def")
     assert {"BASE", "TORCH", "CHECKPOINT", "CHECKPOINT_URL", "CUDA10"} <= set(ours.arguments)
     assert ours.arguments["BASE"] == "debian:12-slim"
@@ -21,7 +21,7 @@ def test_our_definition_is_read_as_apptainer_reads_it() -> None:
     assert ours.problems({}) == []
 
 
-def test_arguments_are_put_in_where_others_name_them(tmp_path: Path) -> None:
+def test_arguments_are_substituted_in_other_arguments_and_paths(tmp_path: Path) -> None:
     (tmp_path / "a.def").write_text(
         "Bootstrap: {{ KIND }}\nFrom: {{ BASE }}\n"
         "%arguments\n  # a comment\n  KIND=docker\n  BASE={{ ROOT }}/base\n  ROOT=/nowhere\n"
@@ -39,6 +39,6 @@ def test_arguments_are_put_in_where_others_name_them(tmp_path: Path) -> None:
     assert recipe.problems(local) == []
 
 
-def test_a_definition_that_is_not_there_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_missing_definition_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         definition.read(tmp_path / "none.def")

@@ -1,4 +1,4 @@
-"""The checkpoint that would go into the image, at hand or on a loopback server."""
+"""The checkpoint for the image: a local file or folder, or a URL of a loopback server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from building import weights
+from image_build import weights
 from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_BYTES, PUBLISHED_NAME
 
 
 def published_tar(path: Path) -> Path:
-    """Make a .tar of the published checkpoint's sizes, all of it a hole in the file."""
+    """Make a .tar of the published checkpoint's sizes, as a sparse file."""
     with path.open("wb") as file:
         for ending, size in PUBLISHED_BYTES.items():
             member = tarfile.TarInfo(f"wavenet-ckpt/{PUBLISHED_NAME}{ending}")
@@ -36,7 +36,7 @@ def wrong_with(checkpoint: Path, **values: str) -> list[str]:
     return [f"{p.level}: {p}" for p in weights.problems(given, Path("/"))]
 
 
-def test_a_whole_checkpoint_at_hand_is_fine_in_any_form(tmp_path: Path) -> None:
+def test_a_complete_checkpoint_is_accepted_in_any_format(tmp_path: Path) -> None:
     tar = published_tar(tmp_path / "a.tar")
     save_file({"a": np.zeros(3)}, tmp_path / "b.safetensors")
     (tmp_path / "folder" / "deeper").mkdir(parents=True)
@@ -46,41 +46,41 @@ def test_a_whole_checkpoint_at_hand_is_fine_in_any_form(tmp_path: Path) -> None:
         assert wrong_with(whole) == []
 
 
-def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     tar = published_tar(tmp_path / "a.tar")
     os.truncate(tar, tar.stat().st_size // 2)
-    assert "is no whole .tar (unexpected end of data)" in wrong_with(tar)[0]
+    assert "is truncated or damaged (unexpected end of data)" in wrong_with(tar)[0]
     tar.write_text("<html>404 in disguise</html>")
-    assert "is no whole .tar" in wrong_with(tar)[0]
+    assert "is truncated or damaged" in wrong_with(tar)[0]
     save_file({"a": np.zeros(300)}, tmp_path / "b.safetensors")
     os.truncate(tmp_path / "b.safetensors", 1000)
-    assert "is no whole .safetensors" in wrong_with(tmp_path / "b.safetensors")[0]
+    assert "is truncated or damaged" in wrong_with(tmp_path / "b.safetensors")[0]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / f"model{INDEX}").write_bytes(b"")
     assert "is missing beside its .index" in wrong_with(tmp_path / "folder")[0]
     assert "name the folder" in wrong_with(tmp_path / "folder" / f"model{INDEX}")[0]
 
 
-def test_a_checkpoint_that_nobody_could_mean_is_refused(tmp_path: Path) -> None:
+def test_an_ambiguous_or_unusable_checkpoint_is_refused(tmp_path: Path) -> None:
     tar = tmp_path / "a.tar"
     tar.write_bytes(b"")
-    assert "not 00ff" in wrong_with(tar, CHECKPOINT_SHA256="00ff")[0]
+    assert "requires 00ff" in wrong_with(tar, CHECKPOINT_SHA256="00ff")[0]
     (tmp_path / "b.tar").symlink_to(tar)
     assert "holds several checkpoints: a.tar, b.tar" in wrong_with(tmp_path)[0]
     (tmp_path / "with space").mkdir()
     assert "has a space" in wrong_with(tmp_path / "with space")[0]
     (tmp_path / "c.txt").write_text("")
-    assert "is no checkpoint" in wrong_with(tmp_path / "c.txt")[0]
+    assert "is not a checkpoint" in wrong_with(tmp_path / "c.txt")[0]
 
 
-def test_another_checkpoint_than_the_published_is_worth_a_word(tmp_path: Path) -> None:
+def test_an_unpublished_checkpoint_is_a_warning(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "mine.tar", "w") as tar:
         tar.add(__file__)
     assert wrong_with(tmp_path / "mine.tar")[0].startswith("warning: ")
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
-    """A server that promises as many bytes as its address says, and sends none."""
+    """A server that announces as many bytes as its path says, and sends none."""
 
     def do_GET(self) -> None:
         promised = self.path.strip("/")
@@ -107,12 +107,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ("path", "says"),
     [
         ("993899520", None),
-        ("1256", "error: .*: has 1 kB, and the checkpoint is 986.8 MB or more"),
+        ("1256", "error: .*: offers 1 kB, and the checkpoint is 986.8 MB or more"),
         ("missing", "error: .*404 Client Error"),
-        ("chunked", "warning: .*does not say how much"),
+        ("chunked", "warning: .*does not report"),
     ],
 )
-def test_the_address_of_the_checkpoint_is_asked_before_the_build(
+def test_the_checkpoints_url_is_requested_before_the_build(
     server: str, tmp_path: Path, path: str, says: str | None
 ) -> None:
     (tmp_path / "README.md").write_text("put it here")
@@ -122,7 +122,7 @@ def test_the_address_of_the_checkpoint_is_asked_before_the_build(
         assert re.match(str(says), line)
 
 
-def test_a_server_that_is_not_there_is_said_with_the_other_ways(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_with_alternatives(tmp_path: Path) -> None:
     (line,) = wrong_with(tmp_path, CHECKPOINT_URL="http://127.0.0.1:9/wavenet-ckpt.tar")
     assert "Connection refused" in line
     assert "put wavenet-ckpt.tar into checkpoint/, or name one with --checkpoint" in line

@@ -1,23 +1,23 @@
-"""Makes tests/golden/magenta-1.1.7.npz: what the real Magenta computes, to be had without it.
+"""Create tests/golden/magenta-1.1.7.npz, the real Magenta's results for tests without Magenta.
 
     tests/oracle/setup
     python tests/oracle/make_golden.py [--seed N] [--samples N] [--output FILE]
 
-Magenta is given untrained weights of the published size, encodes four notes of the examples, and
-decodes one of them, drawing from given uniforms and hearing what it drew, past the decoder's
-receptive field. Takes about ten minutes on two cores. The file holds
+Magenta, with untrained weights of the published size, encodes four notes of the demo and decodes
+one of them past the decoder's receptive field, sampling with given random numbers. This takes about
+ten minutes on two cores. The file contains
 
-    seed, weights_sha256 of the weights (`wavenet.random`); the uniforms have the seed too
-    magenta, tensorflow, numpy, python, made_by    what computed
-    notes, notes_sha256  their names, and the hash of all of their samples
-    first_amplitude      [256]: the lowest 16-bit amplitude, in 1/32768, of each code
+    seed, weights_sha256 of the weights (`wavenet.random`); the seed also of the random numbers
+    magenta, tensorflow, numpy, python, made_by    versions
+    notes, notes_sha256  names of the notes, and the hash of all their samples
+    first_amplitude      [256]: the lowest 16-bit amplitude of each code, in 1/32768
     amplitudes           [256]: the amplitude of each code
     embeddings           [notes, 125, 16]
-    decoded_note         which of the notes was decoded
-    fed, uniform, drawn  [samples]: the code before, the uniform, the code that was drawn
-    drawn_logit          [samples]: the logit of the code drawn
-    log_sum_exp          [samples]: of all 256 logits
-    stored, logits       [stored] times, and [stored, 256]: all logits of those
+    decoded_note         index of the decoded note
+    fed, uniform, drawn  [samples]: the previous code, the random number, the sampled code
+    drawn_logit          [samples]: the logit of the sampled code
+    log_sum_exp          [samples]: over all 256 logits
+    stored, logits       [stored]: selected times; [stored, 256]: all logits at these times
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from nsynth_super.wavenet import checkpoint, random
 from nsynth_super.wavenet.dimensions import PUBLISHED
 from nsynth_super.wavenet.sampling import uniforms
 
-DECODED = 0  # of the notes
-CLIP = 0  # the key that the uniforms are drawn with
+DECODED = 0  # index of the decoded note
+CLIP = 0  # key of the random numbers
 SAMPLES = PUBLISHED.receptive_field + 120
 
 
 def stored_times(samples: int) -> NDArray[np.int64]:
-    """Return the times whose logits are kept: the start, the receptive field's end, and between."""
+    """Return the times whose logits are stored: start, end of the receptive field, some between."""
     start, field = 64, PUBLISHED.receptive_field
     return np.concatenate(
         [np.arange(start), np.arange(start, field - 2, 48), np.arange(field - 2, samples)]
@@ -52,14 +52,14 @@ def stored_times(samples: int) -> NDArray[np.int64]:
 
 
 def first_amplitudes(codes: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return the lowest 16-bit amplitude of each code; they say everything, as codes only rise."""
+    """Return the lowest 16-bit amplitude of each code, which suffices as codes are monotonic."""
     if (np.diff(codes) < 0).any() or len(np.unique(codes)) != 256:
-        raise ValueError("the codes of the 16-bit amplitudes do not rise through all 256")
+        raise ValueError("the codes of the 16-bit amplitudes are not monotonic or not complete")
     return (np.searchsorted(codes, np.arange(256)) - 32768).astype(np.int16)
 
 
 def golden(oracle: Oracle, seed: int, samples: int) -> dict[str, object]:
-    """Ask Magenta everything; return the arrays of the file."""
+    """Run Magenta; return the arrays of the file."""
     notes = read_notes()
     mulaw = oracle.mulaw()
     embeddings = oracle.encode(notes)
@@ -92,15 +92,15 @@ def golden(oracle: Oracle, seed: int, samples: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Parse the command line, and write the file."""
+    """Parse the command line and write the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the uniforms [0]")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"to decode [{SAMPLES}]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers [0]")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"clip length [{SAMPLES}]")
     parser.add_argument("--output", type=Path, default=GOLDEN)
     args = parser.parse_args()
     magenta = python()
     if magenta is None:
-        sys.exit("the real Magenta is not here: run tests/oracle/setup first")
+        sys.exit("Magenta is not installed: run tests/oracle/setup first")
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         given = random.weights(PUBLISHED, args.seed)

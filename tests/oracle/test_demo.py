@@ -1,12 +1,13 @@
-"""The model in the box in Magenta's own graph, whose sizes are typed: filled up with zeros.
+"""Run the bundled demo model in Magenta's own graph, zero-padded to its hard-coded sizes.
 
-A channel of zeros stays one (tanh of 0 is 0, so is the rectified), a layer of zeros adds nothing:
-the model of the published size that comes of it computes exactly what the small one does.
+Channels of zeros stay zero (tanh and ReLU of 0 are 0), and layers of zeros add nothing, so the
+padded model computes exactly what the small model computes.
 """
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import agreement
 import numpy as np
@@ -22,13 +23,16 @@ from training.autoencoder import amplitude, decode
 
 SAMPLES = 300
 
-pytestmark = pytest.mark.skipif(
-    python() is None, reason="no Python 2.7 with Magenta here: run tests/oracle/setup"
-)
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.skipif(
+        python() is None, reason="no Python 2.7 with Magenta here: run tests/oracle/setup"
+    ),
+]
 
 
-def filled_up(weights: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> dict:
-    """Return the weights in larger variables; what a gated convolution makes stays in halves."""
+def padded(weights: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> dict:
+    """Return the weights zero-padded to larger shapes; gated convolutions are padded by halves."""
     large = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for name, w in weights.items():
         if name.startswith(("dilatedconv_", "cond_map_")) and "out1" not in name:
@@ -43,21 +47,21 @@ def filled_up(weights: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 
 @pytest.fixture(scope="module")
 def demo():
-    return checkpoint.load(checkpoint.DEMO)
+    return checkpoint.load(Path("demo"))
 
 
 @pytest.fixture(scope="module")
 def magenta(demo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("magenta")
-    large = filled_up(demo.weights, PUBLISHED.shapes())
-    checkpoint.save(large, folder / "weights.safetensors", "the demo, filled up")
+    large = padded(demo.weights, PUBLISHED.shapes())
+    checkpoint.save(large, folder / "weights.safetensors", "the demo model, padded")
     oracle = Oracle(python(), folder / magenta_format.PUBLISHED_NAME)
     oracle.save_checkpoint(folder / "weights.safetensors", slots=False)
     yield oracle
     shutil.rmtree(folder)
 
 
-def test_magenta_training_and_the_engine_agree_on_the_model_in_the_box(magenta, demo):
+def test_magenta_training_and_the_engine_agree_on_the_demo_model(magenta, demo):
     weights, sizes = agreement.tensors(demo.weights), demo.dimensions
     theirs = magenta.encode(read_notes())
     codes = torch.from_numpy(mulaw.encode(read_notes()))
@@ -66,7 +70,7 @@ def test_magenta_training_and_the_engine_agree_on_the_model_in_the_box(magenta, 
     assert np.abs(ours.numpy() - theirs).max() <= agreement.EMBEDDING * np.abs(theirs).max()
 
     decoded = magenta.decode(theirs, uniforms(1, range(len(theirs)), 0, SAMPLES))
-    fed = torch.from_numpy(decoded["fed"].T.astype(np.int64))  # silence, and what was drawn
+    fed = torch.from_numpy(decoded["fed"].T.astype(np.int64))  # silence, then the sampled codes
     with torch.inference_mode():
         logits = decode(weights, sizes, amplitude(fed), ours[:, torch.arange(SAMPLES) // HOP])
     logits = logits.transpose(0, 1).numpy()

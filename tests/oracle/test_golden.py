@@ -1,4 +1,4 @@
-"""Our engine against what the real Magenta computed once, kept in tests/golden."""
+"""Compare the PyTorch engine with the real Magenta's results, stored in tests/golden."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def golden():
 def weights(golden):
     weights = random.weights(PUBLISHED, int(golden["seed"]))
     assert checkpoint.verified(weights, "random").sha256 == golden["weights_sha256"], (
-        "the untrained weights are others than when the golden file was made"
+        "the untrained weights differ from those of the golden file"
     )
     return agreement.tensors(weights)
 
@@ -50,16 +50,16 @@ def test_every_code_has_magentas_amplitude(golden):
     np.testing.assert_array_equal(mulaw.AMPLITUDES, golden["amplitudes"])
 
 
-def test_the_uniforms_are_the_ones_that_magenta_drew_with(golden):
+def test_the_random_numbers_are_those_of_the_golden_file(golden):
     ours = uniforms(int(golden["seed"]), [0], 0, len(golden["uniform"]))[0]
     np.testing.assert_array_equal(ours, golden["uniform"])
 
 
-def test_the_encoder_makes_magentas_embeddings_of_four_notes(golden, weights):
+def test_the_encoder_computes_magentas_embeddings_of_four_notes(golden, weights):
     notes = read_notes()
     assert [note.stem for note in NOTES] == list(golden["notes"])
     assert hashlib.sha256(notes.tobytes()).hexdigest() == golden["notes_sha256"], (
-        "the examples' notes are others than when the golden file was made"
+        "the demo's notes differ from those of the golden file"
     )
     with torch.inference_mode():
         ours = [
@@ -70,13 +70,13 @@ def test_the_encoder_makes_magentas_embeddings_of_four_notes(golden, weights):
     assert np.abs(ours - theirs).max() <= agreement.EMBEDDING * np.abs(theirs).max()
 
 
-def test_the_readable_decoder_makes_magentas_logits(golden, weights, encoding):
+def test_the_reference_decoder_computes_magentas_logits(golden, weights, encoding):
     decoder = Decoder(weights, PUBLISHED, clips=1)
     logits = run(100, golden, lambda t, code: decoder.step(code, encoding[:, t // HOP]))
-    hold_to(golden, logits)
+    assert_agreement(golden, logits)
 
 
-def test_the_fast_decoder_makes_magentas_logits_beyond_the_receptive_field(
+def test_the_fast_decoder_computes_magentas_logits_beyond_the_receptive_field(
     golden, weights, encoding
 ):
     samples = len(golden["fed"])
@@ -88,18 +88,18 @@ def test_the_fast_decoder_makes_magentas_logits_beyond_the_receptive_field(
             decoder.condition(encoding[:, t // HOP])
         return decoder.step(code)
 
-    hold_to(golden, run(samples, golden, step))
+    assert_agreement(golden, run(samples, golden, step))
 
 
 def run(samples, golden, step):
-    """Step through the codes that Magenta was fed; return the logits, `[samples, 256]`."""
+    """Step through Magenta's input codes; return the logits, `[samples, 256]`."""
     codes = torch.from_numpy(golden["fed"].astype(np.int64))
     with torch.inference_mode():
         return np.concatenate([step(t, codes[t, None]).numpy() for t in range(samples)])
 
 
-def hold_to(golden, ours):
-    """Hold logits of the first times to Magenta's: whole where stored, and two numbers of each."""
+def assert_agreement(golden, ours):
+    """Compare the logits of the first times with Magenta's: all where stored, else two values."""
     samples = len(ours)
     drawn = golden["drawn"][:samples].astype(np.int64)
     drawn_logit = np.take_along_axis(ours, drawn[:, None], 1)[:, 0]

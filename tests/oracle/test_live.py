@@ -1,4 +1,4 @@
-"""Our engine against the real Magenta, run now, on weights that the golden file does not have."""
+"""Compare the PyTorch engine with the running Magenta, on other weights than the golden file's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from nsynth_super.wavenet.encoder import encode
 from nsynth_super.wavenet.rewrites import Rewritten
 from nsynth_super.wavenet.sampling import draw, uniforms
 
-SEED = 1  # another model than the golden file's
+SEED = 1  # differs from the golden file's
 SAMPLES = 300
 CLIPS = range(4)
 
-pytestmark = pytest.mark.skipif(
-    python() is None, reason="no Python 2.7 with Magenta here: run tests/oracle/setup"
-)
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.skipif(
+        python() is None, reason="no Python 2.7 with Magenta here: run tests/oracle/setup"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def magenta(weights, tmp_path_factory):
-    """The real Magenta, with a checkpoint as training leaves it."""
+    """The real Magenta, with a checkpoint as training writes it."""
     folder = tmp_path_factory.mktemp("magenta")
     checkpoint.save(weights, folder / "weights.safetensors", f"random, seed {SEED}")
     oracle = Oracle(python(), folder / magenta_format.PUBLISHED_NAME)
@@ -51,7 +54,7 @@ def embeddings(magenta):
 
 @pytest.fixture(scope="module")
 def decoded(magenta, embeddings, weights):
-    """What Magenta and we make of the same codes: those that Magenta drew."""
+    """Logits and codes of both engines, given the codes that Magenta sampled."""
     uniform = uniforms(SEED, CLIPS, 0, SAMPLES)
     theirs = magenta.decode(embeddings, uniform)
     encodings = torch.from_numpy(embeddings)
@@ -69,7 +72,7 @@ def decoded(magenta, embeddings, weights):
     return SimpleNamespace(theirs=theirs, ours=ours)
 
 
-def test_a_training_checkpoint_has_the_published_ones_size_to_the_byte(magenta):
+def test_a_training_checkpoint_has_exactly_the_published_file_sizes(magenta):
     assert magenta_format.is_published(magenta.prefix)
 
 
@@ -79,13 +82,13 @@ def test_a_training_checkpoint_is_converted_bit_for_bit(magenta, weights, monkey
     monkeypatch.setenv("NSYNTH_CACHE", str(magenta.prefix.with_name("cache")))
     converted = checkpoint.load(magenta.prefix)
     assert converted.dimensions == PUBLISHED
-    assert set(converted.weights) == set(weights), "the optimizer's slots stay behind"
+    assert set(converted.weights) == set(weights), "the optimizer's slots are not converted"
     for name, array in weights.items():
         np.testing.assert_array_equal(converted.weights[name].view("u4"), array.view("u4"), name)
     assert converted.sha256 == checkpoint.verified(weights, "the original").sha256
 
 
-def test_the_encoder_makes_magentas_embeddings(embeddings, weights):
+def test_the_encoder_computes_magentas_embeddings(embeddings, weights):
     codes = torch.from_numpy(mulaw.encode(read_notes()))
     with torch.inference_mode():
         tensors = agreement.tensors(weights)
@@ -93,26 +96,26 @@ def test_the_encoder_makes_magentas_embeddings(embeddings, weights):
     assert np.abs(ours - embeddings).max() <= agreement.EMBEDDING * np.abs(embeddings).max()
 
 
-def test_the_decoder_begins_from_silence_and_hears_what_was_drawn(decoded):
+def test_magentas_decoder_starts_from_silence_and_feeds_back_its_codes(decoded):
     fed, drawn = decoded.theirs["fed"], decoded.theirs["drawn"]
     assert (fed[0] == mulaw.ZERO).all()
     assert (fed[1:] == drawn[:-1]).all()
 
 
-def test_the_decoder_makes_magentas_logits_at_every_step(decoded):
+def test_the_decoder_computes_magentas_logits_at_every_step(decoded):
     theirs, ours = decoded.theirs["logits"], decoded.ours["logits"]
     assert theirs.shape == (SAMPLES, len(CLIPS), 256)
     assert np.abs(ours - theirs).max() <= agreement.LOGITS
-    of_each_step = agreement.divergence(theirs, ours).mean(1)
-    assert of_each_step.max() <= agreement.DIVERGENCE
+    per_step = agreement.divergence(theirs, ours).mean(1)
+    assert per_step.max() <= agreement.DIVERGENCE
 
 
-def test_the_same_uniforms_draw_magentas_codes(decoded):
+def test_the_same_random_numbers_yield_magentas_codes(decoded):
     same = decoded.ours["drawn"] == decoded.theirs["drawn"]
     assert same.mean() >= agreement.SAME_CODES
 
 
-def test_the_logits_are_such_that_agreement_means_something(decoded):
+def test_the_logits_are_varied_enough_for_a_meaningful_comparison(decoded):
     logits = decoded.theirs["logits"]
     assert 2 <= logits.std(-1).mean() <= 4
     assert 2 <= agreement.entropy(logits).mean() <= 4

@@ -1,4 +1,4 @@
-"""Three Magentas for a test: as published, with the one patch that it is about, with all."""
+"""Fixtures: Magenta as published, with a single patch, and with all patches."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.patches.magentas import (
 
 @pytest.fixture(scope="session")
 def magenta(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Magenta]:
-    """Return a function that makes a Magenta: "published", "patched", or a patch's number."""
+    """Return a function that creates a Magenta: "published", "patched", or a patch's number."""
     if not PY27.exists():
         pytest.skip(LACKING)
-    made: dict[str, Magenta] = {}
+    created: dict[str, Magenta] = {}
 
-    def make(which: str) -> Magenta:
-        if which not in made:
+    def create(which: str) -> Magenta:
+        if which not in created:
             package = copy_magenta(tmp_path_factory.mktemp(which))
             if which == "patched":
                 assert apply(package).returncode == 0
@@ -35,15 +35,15 @@ def magenta(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Magenta
                 apply_one(package, patch)
             if which not in ("patched", "0008"):
                 empty_init(package)
-            made[which] = Magenta(package)
-        return made[which]
+            created[which] = Magenta(package)
+        return created[which]
 
-    return make
+    return create
 
 
 @pytest.fixture
 def published(magenta: Callable[[str], Magenta]) -> Magenta:
-    """Magenta 1.1.7 but for its empty __init__.py."""
+    """Magenta 1.1.7 as published, but with an empty __init__.py."""
     return magenta("published")
 
 
@@ -54,6 +54,6 @@ def patched(magenta: Callable[[str], Magenta]) -> Magenta:
 
 
 @pytest.fixture
-def mended(request: pytest.FixtureRequest, magenta: Callable[[str], Magenta]) -> Magenta:
-    """Magenta with the patches that the test's `mended_by` says."""
+def fixed(request: pytest.FixtureRequest, magenta: Callable[[str], Magenta]) -> Magenta:
+    """Magenta with the patches of the test's `fixed_by` marker."""
     return magenta(request.param)

@@ -1,4 +1,4 @@
-"""Magenta 1.1.7 as it was published, with one patch, or with all; and what each of them does."""
+"""Create copies of Magenta 1.1.7, patch them, and run them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LACKING = "no Python 2.7 with Magenta here: run tests/oracle/setup"
 
 
 def copy_magenta(folder: Path) -> Path:
-    """Copy the package into `folder` as its wheel has it; return where it is."""
+    """Copy the package into `folder` as in its wheel; return its path."""
     source = ORACLE / "py27" / "lib" / "python2.7" / "site-packages" / "magenta"
     package = folder / "magenta"
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("*.pyc"))
@@ -30,12 +30,12 @@ def copy_magenta(folder: Path) -> Path:
 
 
 def empty_init(package: Path) -> None:
-    """Leave nothing in magenta/__init__.py, which cannot be imported where NSynth alone can."""
+    """Empty magenta/__init__.py, whose imports fail where only NSynth's dependencies exist."""
     (package / "__init__.py").write_text("")
 
 
 def apply_one(package: Path, patch: Path) -> None:
-    """Apply a patch as the README says."""
+    """Apply a single patch."""
     subprocess.run(
         ["patch", "-p1", "--fuzz=0", "--silent", f"--input={patch}"],
         cwd=package.parent,
@@ -44,7 +44,7 @@ def apply_one(package: Path, patch: Path) -> None:
 
 
 def apply(package: Path, python: Path = PY27, script: Path = APPLY, **environment: str) -> Any:
-    """Run `patches/apply` for a Python 2.7 that finds this package."""
+    """Run `patches/apply` with a Python 2.7 that imports this package."""
     return subprocess.run(
         [script, python],
         env={**os.environ, "PYTHONPATH": str(package.parent), **environment},
@@ -55,19 +55,19 @@ def apply(package: Path, python: Path = PY27, script: Path = APPLY, **environmen
 
 
 class Magenta:
-    """A copy of the package, and the oracle's Python 2.7 to run it.
+    """A copy of Magenta, run by the oracle's Python 2.7.
 
     Parameters
     ----------
     package : Path
-        Its folder.
+        Folder of the copy.
     """
 
     def __init__(self, package: Path) -> None:
         self.package = package
 
     def probe(self, command: str, *flags: object, gpus: str | None = None) -> dict[str, Any]:
-        """Run a subcommand of `py27/probe.py`; return what it tells, and its `stderr`."""
+        """Run a subcommand of `py27/probe.py`; return its result, with its `stderr`."""
         environment = {**os.environ, "PYTHONPATH": str(self.package.parent)}
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         if gpus is not None:

@@ -1,4 +1,4 @@
-"""`patches/apply`: all patches or none, once, and no compiled file of before. And their format."""
+"""`patches/apply` applies all patches or none, once, without stale .pyc files; their format."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,24 +26,28 @@ from tests.patches.magentas import (
 )
 
 GENERATE = "models/nsynth/wavenet/nsynth_generate.py"
-needs_python27 = pytest.mark.skipif(not PY27.exists(), reason=LACKING)
+
+
+def needs_python27(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that runs Magenta's Python 2.7, and skip it where there is none."""
+    return pytest.mark.oracle(pytest.mark.skipif(not PY27.exists(), reason=LACKING)(test))
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """Magenta as its wheel has it."""
+    """Magenta as in its wheel."""
     return copy_magenta(tmp_path / "site")
 
 
 def contents(package: Path) -> dict[str, bytes]:
-    """Return all files of the package and of what else lies beside it."""
+    """Return all files of the package and next to it."""
     site = package.parent
     files = (path for path in site.rglob("*") if path.is_file())
     return {str(path.relative_to(site)): path.read_bytes() for path in files}
 
 
 def is_refused(done: subprocess.CompletedProcess[str], why: str) -> bool:
-    """Tell whether it failed with one line that says why."""
+    """Return whether the script failed with one line that contains the reason."""
     (line,) = done.stderr.splitlines()
     return (
         done.returncode == 1
@@ -61,22 +66,22 @@ def executable(path: Path, text: str) -> Path:
 
 @needs_python27
 @pytest.mark.parametrize("init", ["published", "emptied"])
-def test_a_second_run_does_nothing_and_says_so(package: Path, init: str):
+def test_a_second_run_changes_nothing(package: Path, init: str):
     if init == "emptied":
         empty_init(package)
     first = apply(package)
-    assert (first.returncode, first.stdout) == (0, f"{package} has these patches now\n")
+    assert (first.returncode, first.stdout) == (0, f"{package} is now patched\n")
     once = contents(package)
     assert any(name.endswith("nsynth_generate.pyc") for name in once)
     assert list(package.parent.iterdir()) == [package]
     second = apply(package)
-    assert (second.returncode, second.stdout) == (0, f"{package} has these patches already\n")
+    assert (second.returncode, second.stdout) == (0, f"{package} is already patched\n")
     assert contents(package) == once
     assert ((package / "__init__.py").read_bytes() == b"") == (init == "emptied")
 
 
 @needs_python27
-def test_another_version_is_refused(package: Path):
+def test_another_version_is_rejected(package: Path):
     version = package / "version.py"
     version.write_text(version.read_text().replace("1.1.7", "1.1.8"))
     before = contents(package)
@@ -85,7 +90,7 @@ def test_another_version_is_refused(package: Path):
 
 
 @needs_python27
-def test_a_magenta_that_someone_changed_is_refused_whole(package: Path):
+def test_a_modified_magenta_is_rejected_and_unchanged(package: Path):
     generate = package / GENERATE
     generate.write_text(generate.read_text().replace("sample_length=sample_length)", "125)"))
     before = contents(package)
@@ -94,7 +99,9 @@ def test_a_magenta_that_someone_changed_is_refused_whole(package: Path):
 
 
 @needs_python27
-def test_a_magenta_with_some_of_the_patches_is_refused_whole(package: Path, tmp_path: Path):
+def test_a_magenta_with_some_of_the_patches_is_rejected_and_unchanged(
+    package: Path, tmp_path: Path
+):
     patch = FILES[5]
     with patch.open() as text:
         subprocess.run(["patch", "-p1", "--silent"], stdin=text, cwd=package.parent, check=True)
@@ -104,24 +111,25 @@ def test_a_magenta_with_some_of_the_patches_is_refused_whole(package: Path, tmp_
 
 
 @needs_python27
-def test_a_python_without_magenta_is_refused(tmp_path: Path):
-    assert is_refused(apply(tmp_path / "none", PY27.with_name("no-such-python")), "is no Python")
+def test_a_python_without_magenta_is_rejected(tmp_path: Path):
+    missing = apply(tmp_path / "none", PY27.with_name("no-such-python"))
+    assert is_refused(missing, "is not a Python 2.7")
     elsewhere = tmp_path / "elsewhere" / "magenta"
     bare = Path("/usr/bin/python2.7")
     if bare.exists():
-        assert is_refused(apply(elsewhere, bare), "is no Python 2.7 with Magenta")
+        assert is_refused(apply(elsewhere, bare), "is not a Python 2.7 with Magenta")
 
 
-@pytest.mark.skipif(not shutil.which("patch"), reason="the program patch is not installed")
-def test_a_python_3_is_refused(tmp_path: Path):
+@pytest.mark.skipif(not shutil.which("patch"), reason="the program 'patch' is not installed")
+def test_a_python_3_is_rejected(tmp_path: Path):
     (tmp_path / "magenta").mkdir()
     (tmp_path / "magenta" / "__init__.py").touch()
     done = apply(tmp_path / "magenta", Path(sys.executable))
-    assert is_refused(done, "is no Python 2.7 with Magenta")
+    assert is_refused(done, "is not a Python 2.7 with Magenta")
 
 
 @needs_python27
-def test_a_rename_that_fails_leaves_the_package_as_it_was(package: Path, tmp_path: Path):
+def test_a_failed_rename_leaves_the_package_unchanged(package: Path, tmp_path: Path):
     before = contents(package)
     commands = tmp_path / "commands"
     commands.mkdir()
@@ -136,11 +144,11 @@ def test_a_rename_that_fails_leaves_the_package_as_it_was(package: Path, tmp_pat
 
 @needs_python27
 @pytest.mark.parametrize("script", ["as it is", "without the deletion"])
-def test_a_compiled_file_of_the_same_second_is_not_trusted(
+def test_a_stale_compiled_file_of_the_same_second_is_not_used(
     package: Path, tmp_path: Path, script: str
 ):
-    # Python 2 compares the source's time with the one in the .pyc, in whole seconds. This Python
-    # finds the patched source as old as the unpatched one's .pyc says.
+    # Python 2 compares the source's time with the one in the .pyc, in seconds. This fake Python
+    # gives the patched source the time that is in the .pyc of the unpatched one.
     source, second = package / GENERATE, 1_600_000_000
     subprocess.run([PY27, "-m", "py_compile", source], check=True)
     compiled = source.with_suffix(".pyc")
@@ -167,21 +175,21 @@ def test_a_compiled_file_of_the_same_second_is_not_trusted(
 
 
 @needs_python27
-def test_the_oracles_second_magenta_has_these_patches(package: Path):
+def test_the_oracles_patched_magenta_has_these_patches(package: Path):
     assert apply(package).returncode == 0
     code = "import magenta; print(magenta.__path__[0])"
-    told = subprocess.run([PATCHED, "-c", code], capture_output=True, text=True, check=True)
-    patched = Path(told.stdout.strip())
+    ran = subprocess.run([PATCHED, "-c", code], capture_output=True, text=True, check=True)
+    patched = Path(ran.stdout.strip())
     assert patched.is_relative_to(ORACLE / "patched")
     for source in package.rglob("*.py"):
         theirs = patched / source.relative_to(package)
         assert theirs.read_bytes() == source.read_bytes(), f"run tests/oracle/setup: {theirs}"
-    told = subprocess.run([PY27, "-c", code], capture_output=True, text=True, check=True)
-    assert "samples_per_save" not in (Path(told.stdout.strip()) / GENERATE).read_text()
+    ran = subprocess.run([PY27, "-c", code], capture_output=True, text=True, check=True)
+    assert "samples_per_save" not in (Path(ran.stdout.strip()) / GENERATE).read_text()
 
 
 @pytest.mark.parametrize("patch", FILES, ids=lambda patch: patch.name[:4])
-def test_a_patch_says_what_it_mends_quotes_little_and_marks_what_it_changes(patch: Path):
+def test_a_patch_has_a_description_quotes_little_and_marks_the_files_it_changes(patch: Path):
     head, *files = re.split(r"(?m)^(?=--- )", patch.read_text())
     assert 2 <= len(head.splitlines()) <= 12
     quoted = added = 0
@@ -190,7 +198,7 @@ def test_a_patch_says_what_it_mends_quotes_little_and_marks_what_it_changes(patc
         ours = [line for line in lines if line.startswith("+")]
         quoted += sum(line[0] in " -" for line in lines)
         added += len(ours)
-        # The licence asks for a notice in each changed file.
+        # The licence requires a notice in each changed file.
         assert any(f"# nsynth-super patch {patch.name[:4]}:" in line for line in ours)
     assert quoted <= 6
     assert added <= 20

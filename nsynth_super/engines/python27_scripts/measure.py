@@ -1,8 +1,8 @@
-"""How long Magenta takes here: measure.py steps CLIPS SECONDS, or measure.py encoder SAMPLES
+"""Measure Magenta's speed: measure.py steps CLIPS SECONDS, or measure.py encoder SAMPLES
 
-Runs under Python 2.7. Prints the seconds of one step of CLIPS clips, the median of some, or of the
-encoding of SAMPLES samples, as JSON. Without --weights, a checkpoint's prefix, the weights are
-random numbers, which cost as much as others.
+Runs under Python 2.7. Prints as JSON the median duration of a step of CLIPS clips, or the duration
+of encoding SAMPLES samples, in seconds. Uses random weights, which do not affect the speed, unless
+--weights names the prefix of a checkpoint.
 """
 
 import argparse
@@ -16,21 +16,21 @@ import numpy as np
 import tensorflow as tf
 from magenta.models.nsynth.wavenet import fastgen
 
-CHANNELS = 16  # of an encoding
-LEAST, MOST = 5, 500  # steps
+CHANNELS = 16  # channels of an encoding
+LEAST, MOST = 5, 500  # steps to measure
 
 
 def session():
-    """Open a session as Magenta does."""
+    """Open a session with Magenta's configuration."""
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
     return tf.Session(config=config)
 
 
 def steps(args):
-    """Return how long a step takes, with the drawing of its codes."""
+    """Return the median duration of a step, including sampling, in seconds."""
     net = fastgen.load_fastgen_nsynth(batch_size=args.clips)
-    took = []
+    durations = []
     with session() as sess:
         if args.weights:
             tf.train.Saver().restore(sess, args.weights)
@@ -39,15 +39,15 @@ def steps(args):
         sess.run(net["init_ops"])
         audio, encoding = np.zeros([args.clips, 1]), np.zeros([args.clips, CHANNELS])
         end = time.time() + args.seconds
-        while len(took) <= LEAST or (time.time() < end and len(took) < MOST):
+        while len(durations) <= LEAST or (time.time() < end and len(durations) < MOST):
             begin = time.time()
             audio = fastgen.generate_audio_sample(sess, net, audio, encoding)
-            took.append(time.time() - begin)
-    return float(np.median(took[1:]))  # the first pays for memory and kernels
+            durations.append(time.time() - begin)
+    return float(np.median(durations[1:]))  # the first includes allocation
 
 
 def encoder(args):
-    """Return how long it takes to encode so many samples."""
+    """Return the duration of encoding `args.samples` samples, in seconds."""
     net = fastgen.load_nsynth(sample_length=args.samples)
     with session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -59,14 +59,14 @@ def encoder(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     subparsers = parser.add_subparsers()
-    of_steps = subparsers.add_parser("steps")
-    of_steps.add_argument("clips", type=int)
-    of_steps.add_argument("seconds", type=float)
-    of_steps.add_argument("--weights")
-    of_steps.set_defaults(function=steps)
-    of_encoder = subparsers.add_parser("encoder")
-    of_encoder.add_argument("samples", type=int)
-    of_encoder.set_defaults(function=encoder)
+    steps_parser = subparsers.add_parser("steps")
+    steps_parser.add_argument("clips", type=int)
+    steps_parser.add_argument("seconds", type=float)
+    steps_parser.add_argument("--weights")
+    steps_parser.set_defaults(function=steps)
+    encoder_parser = subparsers.add_parser("encoder")
+    encoder_parser.add_argument("samples", type=int)
+    encoder_parser.set_defaults(function=encoder)
     args = parser.parse_args()
     print(json.dumps({"seconds": args.function(args)}))
 

@@ -1,7 +1,7 @@
-"""What is here: prints the versions, the patches and the missing libraries as JSON.
+"""Print the versions, Magenta's patches and the missing CUDA libraries as JSON.
 
-Runs under Python 2.7, and under any other to say that it is another. Imports nothing that takes
-time: this is asked before every run.
+Runs under Python 2.7, and under any other version to report that version. Imports no slow modules,
+because it runs before every use of Magenta.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 
-# What TensorFlow 1.15 opens before it uses a GPU; one missing, and it computes on the CPU.
+# TensorFlow 1.15 silently computes on the CPU if one of these libraries is missing.
 CUDA_LIBRARIES = [
     "libcuda.so.1",
     "libcudart.so.10.0",
@@ -28,7 +28,7 @@ PATCH = re.compile(r"nsynth-super patch (\d{4})")
 
 
 def version(*names):
-    """Return the version of the first of these distributions that is installed."""
+    """Return the version of the first installed distribution among `names`, or None."""
     for name in names:
         for folder in sys.path:
             for found in glob.glob(os.path.join(folder, name + "-*.dist-info")):
@@ -37,7 +37,7 @@ def version(*names):
 
 
 def patches(package):
-    """Return the numbers of the patches that Magenta's files bear the marks of."""
+    """Return the numbers of the patches applied to Magenta, as marked in its files."""
     found = set()
     for name in PATCHED:
         path = os.path.join(package, "models", "nsynth", "wavenet", name + ".py")
@@ -47,7 +47,7 @@ def patches(package):
 
 
 def missing():
-    """Return which of CUDA's libraries cannot be loaded."""
+    """Return the CUDA libraries that cannot be loaded."""
     names = []
     for name in CUDA_LIBRARIES:
         try:

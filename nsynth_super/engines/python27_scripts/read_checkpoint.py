@@ -1,8 +1,8 @@
-"""Reads a TensorFlow checkpoint with whatever TensorFlow there is. For Python 2.7 and 3.
+"""Read a TensorFlow checkpoint with TensorFlow 1 or 2, under Python 2.7 or 3.
 
-`read_checkpoint.py PREFIX` prints the variables' names and shapes as JSON;
-`read_checkpoint.py PREFIX -` writes those whose names come on standard input, one .npy after
-another. It exits with 3 if the files are to blame, and not TensorFlow.
+`read_checkpoint.py PREFIX` prints the names and shapes of the variables as JSON.
+`read_checkpoint.py PREFIX -` reads names from standard input and writes these variables to standard
+output as concatenated .npy files. The exit code is 3 if the files are damaged.
 """
 
 from __future__ import print_function

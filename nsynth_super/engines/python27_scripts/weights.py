@@ -1,4 +1,4 @@
-"""Weights as safetensors, read where there is no library for it. For Python 2.7."""
+"""Read safetensors files under Python 2.7, which has no library for them."""
 
 import json
 import struct
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def read_safetensors(path):
-    """Return the float32 arrays of a .safetensors file by name."""
+    """Return the float32 arrays of a .safetensors file, by name."""
     with open(path, "rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(length).decode("utf-8"))

@@ -1,14 +1,14 @@
-// What the instrument does with numbers: which cell a touch is, which sample a note is made of,
-// how it is read, looped and shaped. No sound, no page: numbers in, numbers out.
+// The synth's arithmetic: the cell of a touch, the sample of a note, and how it is read, looped
+// and shaped. Pure functions.
 
 export const TOUCH = 11; // positions along a side of the pad
-export const SOFT_VOICES = 32; // held at once; one more ends the oldest
-export const HARD_VOICES = 40; // with those that fade away; one more is not heard
+export const SOFT_VOICES = 32; // held at once; another one stops the oldest
+export const HARD_VOICES = 40; // including those that fade out; another one is dropped
 const CROSSFADE = 4000; // samples
-const TAPER = 100; // samples at the end of a sound that does not loop
-const LONGEST = 60; // seconds of a loop that never comes round
+const TAPER = 100; // samples of fade-out at the end of a sound without a loop
+const LONGEST = 60; // seconds, for loops that never repeat exactly
 
-// The instrument computes in float32.
+// The synth computes in float32.
 export function cellAlong(touch, resolution) {
   return Math.round(Math.fround(Math.fround(touch / (TOUCH - 1)) * (resolution - 1)));
 }
@@ -17,7 +17,7 @@ export function cellOf([x, y], resolution) {
   return cellAlong(y, resolution) * resolution + cellAlong(x, resolution);
 }
 
-// The nearest pitch; of two as near, the one that stands earlier in the settings.
+// Return the index of the nearest pitch; on a tie, the earlier one in the settings.
 export function nearest(pitches, note) {
   let best = 0;
   pitches.forEach((pitch, index) => {
@@ -38,7 +38,7 @@ export function frequencyOf(note) {
   return 440 * 2 ** ((note - 69) / 12);
 }
 
-// Where a sound of `length` samples turns round, with the instrument's own corrections.
+// Return the loop of a sound of `length` samples, corrected as the synth does it.
 export function loopOf({ looping, loopStart, loopEnd }, length) {
   const point = (share) => Math.floor(Math.fround(Math.fround(share) * length));
   let [start, end] = [point(loopStart), point(loopEnd)];
@@ -59,7 +59,7 @@ export function loopOf({ looping, loopStart, loopEnd }, length) {
   return { looping, start, end, fade, turnOn, turnBack };
 }
 
-// Roughly a square root, as the instrument has it.
+// The synth's approximation of a square root.
 function nearRoot(x) {
   return 2.55 * x - 2.88 * x * x + 1.33 * x * x * x;
 }
@@ -82,9 +82,9 @@ class Growing {
   }
 }
 
-// What the instrument plays of `sound`, 16-bit, from `offset` on, `speed` samples a step:
-// to the end, or until it has come round: then `from` is where the rest begins again.
-// A loop goes forward and back, and is crossfaded where it turns.
+// Return what the synth plays of `sound`, 16-bit, from `offset` on, at `speed` samples per step:
+// up to its end, or until the loop repeats; then `from` is the step at which the repetition starts.
+// A loop runs forward and back, with a crossfade at each turn.
 export function trace(sound, speed, offset, loop, outputRate) {
   const last = sound.length - 1;
   const at = (playhead) => {
@@ -102,7 +102,7 @@ export function trace(sound, speed, offset, loop, outputRate) {
     return { samples: out.taken(), from: null };
   }
   let direction = 1;
-  let other = null; // the playhead that fades away: [where, direction, steps]
+  let other = null; // the playhead that fades out: [position, direction, steps]
   let from = null;
   while (out.length < LONGEST * outputRate) {
     const heard = at(playhead);
@@ -129,25 +129,25 @@ export function trace(sound, speed, offset, loop, outputRate) {
   return { samples: out.taken(), from };
 }
 
-// The knobs' seconds. The instrument counts steps of its output as if they were samples of the
-// sounds, so that at 48 kHz everything is three times as fast as its formulas say.
+// Return the knobs' times in seconds. The synth counts output steps as if they were samples of the
+// sounds, so at 48 kHz every time is a third of what its formulas say.
 export function times({ attack, decay, release }, { sampleRate, outputRate }) {
   const faster = sampleRate / outputRate;
   return {
     attack: Math.max(0.001, attack * attack * 4) * faster,
     decay: decay * faster,
     release: (0.001 + release ** 3 * 10) * faster,
-    whole: 0.05 * faster, // from nothing to all: no change is faster
+    fullScale: 0.05 * faster, // the slew limit: the shortest time from 0 to 1
   };
 }
 
 const EVERY = 64; // steps between two values of an envelope
 
-// A held note's envelope, a value every `EVERY` steps, until it stays what it is.
+// Return the envelope of a held note, a value every `EVERY` steps, until it is constant.
 export function envelope(knobs, pack, outputRate) {
-  const { attack, decay, whole } = times(knobs, pack);
-  const steps = Math.ceil((attack + decay + 2 * whole) * outputRate / EVERY) * EVERY;
-  const limit = 1 / (whole * outputRate);
+  const { attack, decay, fullScale } = times(knobs, pack);
+  const steps = Math.ceil((attack + decay + 2 * fullScale) * outputRate / EVERY) * EVERY;
+  const limit = 1 / (fullScale * outputRate);
   const values = [];
   let level = 0;
   for (let step = 0; step <= steps; step++) {

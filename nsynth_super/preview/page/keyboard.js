@@ -1,6 +1,6 @@
-// Keys: those on the page, and those of the computer.
+// The keys on the page, and those of the computer keyboard.
 
-import { noteName } from "./device.js";
+import { noteName } from "page/device.js";
 
 const WHITES = [0, 2, 4, 5, 7, 9, 11];
 const SHOWN = 25; // keys on the page: two octaves and the next C
@@ -14,11 +14,11 @@ const OFFSETS = new Map(
 export const VELOCITY = 100;
 
 export class Keyboard {
-  // `on(note, velocity)` and `off(note)` are told; `hold()` says whether keys stay down.
+  // Calls `on(note, velocity)` and `off(note)`; `hold()` returns whether keys latch.
   constructor(element, pitches, { on, off, hold }) {
     Object.assign(this, { element, pitches, on, off, hold });
     this.base = 48;
-    this.down = new Map(); // what holds a note, by the note: "page", "latch" or a key's code
+    this.down = new Map(); // by note, the set of its holders: a pointer, "focus", "latch", "midi" or a key code
     this.keys = [];
     this.current = 12;
     element.addEventListener("pointerdown", (event) => this.pointed(event));
@@ -133,7 +133,7 @@ export class Keyboard {
     this.keys[index].focus({ preventScroll: true });
   }
 
-  // One of the keys is a stop of the Tab key: the one that had the focus last.
+  // Roving tabindex: Tab reaches the key that had the focus last.
   focused(key) {
     this.keys[this.current].tabIndex = -1;
     this.current = this.keys.indexOf(key);

@@ -1,4 +1,4 @@
-// A MIDI keyboard, if the browser can and may: all its inputs, all channels.
+// MIDI input: all inputs, all channels.
 
 export async function listen({ on, off }, changed) {
   const access = await navigator.requestMIDIAccess();

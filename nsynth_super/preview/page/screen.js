@@ -1,8 +1,8 @@
-// The pad as the instrument draws it: 11 by 11 dots that make way for the finger.
+// The pad as the synth draws it: 11 by 11 dots that move out of the finger's way.
 
-import { TOUCH, cellOf } from "./device.js";
+import { TOUCH, cellOf } from "page/device.js";
 
-const UNITS = 64; // the square of the instrument's screen
+const UNITS = 64; // pixels along a side of the synth's screen
 const ORIGIN = 7;
 const SPACING = 5;
 const BEND = [
@@ -34,7 +34,7 @@ export class Screen {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  // `states`: how much of each cell is made, from 0 to 1.
+  // `states`: the generated share of each cell, from 0 to 1.
   show(touch, states, sounding) {
     Object.assign(this, { touch, states, sounding });
     if (this.calm.matches) {
@@ -103,7 +103,7 @@ export class Screen {
     context.stroke();
   }
 
-  // The touch position under a point of the page.
+  // Return the touch position at a point of the page.
   touched(clientX, clientY) {
     const { left, top, width } = this.canvas.getBoundingClientRect();
     return [clientX - left, clientY - top].map((along) => {

@@ -1,7 +1,8 @@
-// Where the sounds come from: the server that has the pads, or the page itself if it was exported.
+// The source of the sounds: the server, or the data embedded in an exported page.
 
-const KEPT = 256; // rows
+const KEPT = 256; // rows in the cache
 
+// A cache of rows, least recently used out first. Concurrent requests share one promise.
 class Rows {
   constructor(load) {
     this.load = load;
@@ -25,7 +26,7 @@ function name(text) {
 
 async function get(address, headers = {}) {
   const response = await fetch(address, { headers }).catch(() => {
-    throw new Error("The program behind this page has ended: run `nsynth-super preview` again.");
+    throw new Error("The server has stopped: run `nsynth-super preview` again.");
   });
   if (response.ok) return response;
   throw new Error((await response.text()).trim() || response.statusText);
@@ -59,7 +60,7 @@ function embedded(element) {
     row: (pad, row) => rows.get(`${row} ${pad}`, pad, row),
     progress: async (pad) => ({
       identity: pack.identity,
-      whole: true,
+      final: true,
       clips: null,
       total: null,
       made: pads[pad].map((sound) => (sound < 0 ? "0" : "1")).join(""),
@@ -70,7 +71,7 @@ function embedded(element) {
 
 const LITTLE = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-// Pads are little-endian, whatever this machine is.
+// Pads are little-endian on every machine.
 function samples(buffer) {
   if (LITTLE) return new Int16Array(buffer);
   const view = new DataView(buffer);

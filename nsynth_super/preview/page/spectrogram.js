@@ -1,10 +1,10 @@
-// A picture of a sound: time to the right, pitch upwards, brightness in decibels.
+// Spectrogram: time to the right, log frequency upwards, brightness in decibels.
 
-const SIZE = 2048; // samples of a frame
+const SIZE = 2048; // samples per frame
 const COLUMNS = 360;
 const BANDS = 160;
 const LOWEST = 40; // Hz
-const DEPTH = 75; // decibels below the loudest that are still seen
+const DEPTH = 75; // dynamic range in decibels
 const COLOURS = [[11, 13, 16], [27, 38, 77], [31, 112, 128], [127, 227, 212], [255, 244, 200]];
 
 const HANN = Float32Array.from({ length: SIZE }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / SIZE));
@@ -45,7 +45,7 @@ function colour(share) {
   return COLOURS[i].map((low, c) => low + (COLOURS[i + 1][c] - low) * (place - i));
 }
 
-// The power of each band in each column, and where over all of time it is greatest, in Hz.
+// Return the power of each band in each column, and the loudest frequency overall, in Hz.
 export function analyse(sound, sampleRate) {
   const re = new Float64Array(SIZE);
   const im = new Float64Array(SIZE);
@@ -73,11 +73,11 @@ export function analyse(sound, sampleRate) {
   const most = all.indexOf(all.reduce((a, b) => Math.max(a, b), 0));
   const [left, top, right] = [-1, 0, 1].map((by) => Math.log(all[most + by] || 1e-12));
   const bend = left - 2 * top + right;
-  const loudest = most + (bend < 0 ? (0.5 * (left - right)) / bend : 0); // between two bins
+  const loudest = most + (bend < 0 ? (0.5 * (left - right)) / bend : 0); // interpolated between bins
   return { power, loudest: (loudest * sampleRate) / SIZE };
 }
 
-// Draw `sound` and where it loops; return what is to be seen, in words.
+// Draw `sound` and its loop points; return a description.
 export function draw(canvas, sound, sampleRate, loop) {
   const { power, loudest } = analyse(sound, sampleRate);
   const top = power.reduce((most, value) => Math.max(most, value), 1e-12);

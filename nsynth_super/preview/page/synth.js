@@ -1,14 +1,14 @@
-// Voices as the instrument has them, out of buffers computed beforehand.
+// The synth's voices: buffers computed in advance and played through Web Audio.
 
-import { HARD_VOICES, SOFT_VOICES, envelope, levelAt, loopOf, nearest, rateOf, times, trace } from "./device.js";
+import { HARD_VOICES, SOFT_VOICES, envelope, levelAt, loopOf, nearest, rateOf, times, trace } from "page/device.js";
 
-const QUICKLY = 0.004; // seconds: so a voice ends that has to make room
-const GLIDE = 0.06; // seconds, from one cell to another
+const STEAL = 0.004; // seconds of fade-out of a voice that is stolen
+const GLIDE = 0.06; // seconds of crossfade from one cell to another
 
-// The steps along which a voice fades: (1 - x)², as the instrument releases.
+// The curve of a release, as the synth has it: (1 - x)².
 const RELEASE = Float32Array.from({ length: 65 }, (_, i) => (1 - i / 64) ** 2);
 
-// Build one held note in `context`; the same for the loudspeaker and for a test's offline context.
+// Start one held note in `context`, which is offline in tests.
 export function voice(context, output, pack, sound, note, velocity, knobs, loop) {
   const center = pack.pitches[nearest(pack.pitches, note)];
   const speed = rateOf(note, center) * pack.sampleRate / context.sampleRate;
@@ -85,7 +85,7 @@ export function voice(context, output, pack, sound, note, velocity, knobs, loop)
     },
     kill() {
       if (state === "done" || state === "killed") return;
-      end(QUICKLY);
+      end(STEAL);
       state = "killed";
     },
   };
@@ -104,7 +104,7 @@ export class Synth {
     this.recording = null;
   }
 
-  // A browser lets nobody make sound before the first touch or key: call this in one.
+  // Browsers allow sound only after a user gesture: call this from one.
   wake() {
     if (!this.context) {
       try {
@@ -146,7 +146,7 @@ export class Synth {
     this.voices.forEach((each) => each.kill());
   }
 
-  // The highest peak since it was last asked for; beyond 1 the loudspeaker clips.
+  // The peak of the last 2048 samples; above 1 the output clips.
   peak() {
     if (!this.meter) return 0;
     const heard = new Float32Array(this.meter.fftSize);
@@ -154,7 +154,7 @@ export class Synth {
     return heard.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   }
 
-  // Play a buffer by itself, once; the one before stops.
+  // Play a buffer once, instead of the previous one.
   play(buffer, gain, ended) {
     this.stop();
     const source = this.context.createBufferSource();

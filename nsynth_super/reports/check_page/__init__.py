@@ -1,6 +1,6 @@
-"""`check --plots`: what was found as a page, each note with its pictures.
+"""`check --plots`: a page of the problems found and of every note, with pictures.
 
-One file that needs nothing else: no network, no other file, no script.
+One HTML file without scripts that loads nothing: no network, no other file.
 """
 
 from __future__ import annotations
@@ -9,50 +9,48 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsynth_super.problems import BadInput, Problem
-from nsynth_super.workspace import Workspace
+from nsynth_super.base.errors import BadInput, Problem
+from nsynth_super.base.workspace import Workspace
 
 if TYPE_CHECKING:
-    from nsynth_super.check import Report
-
-_NEEDED = ("jinja2", "matplotlib")
+    from nsynth_super.reports.check import Report
 
 
 def require() -> None:
-    """Refuse if what draws is not installed: said before anything is measured.
+    """Refuse early if matplotlib, which draws the pictures, is not installed.
 
     Raises
     ------
     BadInput
     """
-    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+    if find_spec("matplotlib") is None:
         raise BadInput(
             Problem(
                 "--plots",
-                f"{missing[0]} is not installed, which draws them",
+                "matplotlib is required and not installed",
                 "pip install 'nsynth-super[plots]'",
             )
         )
 
 
-def write(workspace: Workspace, report: Report, quiet: bool = False) -> Path:
-    """Write the page of what `check` found; return where it is.
+def write_check_page(workspace: Workspace, report: Report, quiet: bool = False) -> Path:
+    """Write the page of a `check` report; return its path.
 
     Parameters
     ----------
     workspace : Workspace
     report : check.Report
     quiet : bool
-        No bar and no lines.
+        Show no progress.
 
     Raises
     ------
     Failed
         If it cannot be written.
     """
-    from nsynth_super.files import write_bytes
-    from nsynth_super.report.entries import entries
-    from nsynth_super.report.page import page
+    from nsynth_super.base.files import write_bytes
+    from nsynth_super.reports.check_page.entries import entries
+    from nsynth_super.reports.check_page.page import page
 
     name = workspace.root.resolve().name
     write_bytes(workspace.report, page(name, report, entries(workspace, report.notes, quiet)))

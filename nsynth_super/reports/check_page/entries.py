@@ -1,4 +1,4 @@
-"""What the page says of each note: the recording, and what the model made of it."""
+"""Contents of the page for each note: the recording, and its reconstruction by the model."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from functools import partial
 import numpy as np
 import soundfile
 
-from nsynth_super import notes as source_notes
-from nsynth_super.blocks import complete
-from nsynth_super.finishing import finish
-from nsynth_super.notes import Name, Note, identity
-from nsynth_super.plan import BLOCK, Plan
-from nsynth_super.problems import BadInput
-from nsynth_super.progress import Progress, following
-from nsynth_super.report import pictures
-from nsynth_super.report.sound import Sound
-from nsynth_super.stages.prepare import read_origins
-from nsynth_super.tuning import Heard
+from nsynth_super.base.errors import BadInput
+from nsynth_super.base.note_name import NoteName
+from nsynth_super.base.workspace import Workspace
+from nsynth_super.notes import recordings as source_notes
+from nsynth_super.notes.recordings import Note, identity
+from nsynth_super.notes.tuning import Heard
+from nsynth_super.pack.blocks import complete
+from nsynth_super.pack.embeddings import read_origins
+from nsynth_super.pack.finishing import finish
+from nsynth_super.pack.plan import BLOCK, Plan
+from nsynth_super.reports.check_page import pictures
+from nsynth_super.reports.check_page.sound import Sound
+from nsynth_super.runtime.progress import Progress, following
 from nsynth_super.wavenet import mulaw
-from nsynth_super.workspace import Workspace
 
 PLAYED = 24
-"""Notes that can be listened to: some 200 kB each with a reconstruction. More would be too many."""
+"""Limit of notes embedded as audio: about 200 kB each with a reconstruction."""
 
-_FULL_SCALE = 32768  # of 16 bits
+_FULL_SCALE = 32768  # of 16-bit samples
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Shown:
     ----------
     sound : Sound
     rainbow : str
-        SVG; empty where there is nothing to compare it with.
+        SVG; empty without a reconstruction to compare.
     flac : str
-        To listen to; empty where there are too many.
+        `data:` URL of the audio; empty if there are more than `PLAYED` notes.
     """
 
     sound: Sound
@@ -50,7 +51,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Entry:
-    """One note of the page.
+    """The page's entry for one note.
 
     Attributes
     ----------
@@ -58,12 +59,12 @@ class Entry:
     seconds : float or None
         The recording's length; None if it cannot be read.
     done : list of str
-        What was done to the recording.
+        Changes made to the recording to conform it.
     picture : str
         SVG: waveform and spectrum.
     recorded : Shown
     generated : Shown or None
-        The finished clip of this instrument alone, once there is one.
+        The finished clip of this instrument alone; None until it is generated.
     """
 
     heard: Heard
@@ -75,7 +76,7 @@ class Entry:
 
 
 def entries(workspace: Workspace, notes: Sequence[Note], quiet: bool = False) -> list[Entry]:
-    """Read, measure and draw every note, with its reconstruction if that is made."""
+    """Read, measure and draw every note, with its reconstruction if it is generated."""
     generated = _Generated.of(workspace)
     progress = Progress("check", len(notes), "notes drawn", None, quiet=quiet or not notes)
     out = []
@@ -115,35 +116,35 @@ def _shown(sound: Sound, salt: str, compared: bool, played: bool) -> Shown:
 
 @dataclass(frozen=True)
 class _Generated:
-    """The clips that reconstruct notes: those of one instrument alone.
+    """The clips that reconstruct notes: mixes of one instrument.
 
     Attributes
     ----------
     workspace : Workspace
     plan : Plan or None
-    clips : dict of Name to int
-        Which clip is which note's.
+    clips : dict of NoteName to int
+        The clip of each note.
     """
 
     workspace: Workspace
     plan: Plan | None
-    clips: dict[Name, int]
+    clips: dict[NoteName, int]
 
     @classmethod
     def of(cls, workspace: Workspace) -> _Generated:
-        """Look the plan through; nothing is reconstructed without one, or of a damaged one."""
+        """Find the clips in the plan: none if it is missing or damaged."""
         plan = None
         with suppress(BadInput):
             plan = Plan.read(workspace.plan)
         alone = {
-            (mix.weights[0][0], mix.pitch): clip
+            NoteName(mix.weights[0][0], mix.pitch): clip
             for clip, mix in enumerate(plan.mixes if plan else [])
             if len(mix.weights) == 1
         }
         return cls(workspace, plan, alone)
 
     def sound(self, note: Note) -> Sound | None:
-        """Return the finished clip of a note; None if it is not made, or of another recording."""
+        """Return a note's finished clip; None if not generated, or from another recording."""
         clip = self.clips.get(note.name)
         if self.plan is None or clip is None:
             return None

@@ -1,4 +1,4 @@
-"""The page itself: what `check` found and every note's entry, in one HTML file."""
+"""Rendering of the page: the report and every note's entry, as one HTML file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nsynth_super.progress import amount, duration
-from nsynth_super.report.entries import PLAYED, Entry
+from nsynth_super.base.text import amount, duration
+from nsynth_super.reports.check_page.entries import PLAYED, Entry
 
 if TYPE_CHECKING:
-    from nsynth_super.check import Report
+    from nsynth_super.reports.check import Report
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _MINUS, _NONE = "\N{MINUS SIGN}", "\N{EM DASH}"
@@ -25,10 +25,10 @@ def page(name: str, report: Report, entries: Sequence[Entry]) -> bytes:
     Parameters
     ----------
     name : str
-        Of the pack.
+        Of the pack: its title.
     report : check.Report
     entries : sequence of Entry
-        By instrument and pitch.
+        Sorted by instrument and pitch.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -47,13 +47,13 @@ def page(name: str, report: Report, entries: Sequence[Entry]) -> bytes:
     text = environment.get_template(TEMPLATE.name).render(
         name=name, report=report, entries=entries, by_instrument=by_instrument, played=PLAYED
     )
-    # A file name may hold what is no UTF-8.
+    # File names may not be valid UTF-8.
     return text.encode(errors="replace")
 
 
 def _signed(number: float, digits: int = 0) -> str:
-    said = f"{number:+.{digits}f}"
-    return "0" if float(said) == 0 and not digits else said.replace("-", _MINUS)
+    text = f"{number:+.{digits}f}"
+    return "0" if float(text) == 0 and not digits else text.replace("-", _MINUS)
 
 
 def _decibels(level: float | None) -> str:

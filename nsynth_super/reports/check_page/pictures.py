@@ -1,13 +1,13 @@
-"""The page's pictures, as SVG: arrays in, a string out. Needs matplotlib.
+"""The page's pictures, drawn as SVG by matplotlib.
 
-Their ink and colours are names that the page gives a value to, in light and in dark.
+Colours are CSS variables that the page defines for its light and dark schemes.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -15,22 +15,25 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nsynth_super.pitch import frequency
-from nsynth_super.report.rainbowgram import HOP, ROWS, rainbowgram, row
+from nsynth_super.notes.pitch import frequency
+from nsynth_super.reports.check_page.rainbowgram import HOP, ROWS, rainbowgram, row
 from nsynth_super.settings import NOTE_SAMPLES, SAMPLE_RATE
 
 SECONDS = NOTE_SAMPLES // SAMPLE_RATE
-POINTS = 400  # of a waveform's outline, and of a spectrum: what a screen shows
+POINTS = 400  # of a waveform's outline and of a spectrum: about the pixels of a screen
 QUIETEST = -80.0  # dB below the spectrum's highest peak
-HUES, INTENSITIES = 24, 12  # as many as the eye keeps apart; more would be a larger file
+HUES, INTENSITIES = 24, 12  # as many as the eye distinguishes; more would enlarge the file
 _INK, _SOUND, _NAMED, _HEARD = "#010101", "#010102", "#010103", "#010104"
 _NAMES = {_INK: "currentColor", _SOUND: "var(--sound)", _NAMED: "var(--named)"}
 _NAMES[_HEARD] = "var(--heard)"
+_SVG = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 _TIMES = [*map(str, range(SECONDS)), f"{SECONDS} s"]
 _HERTZ = {50: "50", 100: "100", 200: "200", 500: "500", 1000: "1k", 2000: "2k", 5000: "5k"}
 _STYLE: Any = {
     "svg.fonttype": "none",
-    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own, to measure with
+    "font.sans-serif": ["DejaVu Sans"],  # bundled with matplotlib, which measures text with it
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -45,17 +48,17 @@ _STYLE: Any = {
 def waveform_and_spectrum(
     audio: NDArray[np.float32], named: float, heard: float | None, salt: str
 ) -> str:
-    """Draw a note over time, and its spectrum with the pitches of its name and of its sound.
+    """Draw a note's waveform, and its spectrum with the named and the detected pitch.
 
     Parameters
     ----------
     audio : ndarray of float32, `[samples]`
     named : float
-        The MIDI pitch that the file name says, and what it is re-pitched by.
+        The file name's MIDI pitch, plus the shift of a filled-in note.
     heard : float or None
-        The MIDI pitch detected.
+        The detected MIDI pitch.
     salt : str
-        Another for each picture of a page: their parts have names.
+        Distinguishes the element ids of the pictures of one page.
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=(4.2, 2.7), layout="constrained")
@@ -86,9 +89,9 @@ def waveform_and_spectrum(
 
 
 def rainbow(audio: NDArray[np.float32], salt: str) -> str:
-    """Draw a sound's rainbowgram, on an axis of four seconds."""
+    """Draw a sound's rainbowgram on a time axis of four seconds."""
     intensity, hue = rainbowgram(audio)
-    hue = np.round(hue * HUES) / HUES  # it goes round: 1 is 0
+    hue = np.round(hue * HUES) / HUES  # cyclic: 1 equals 0
     intensity = np.round(intensity * INTENSITIES) / INTENSITIES
     colours = hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.85), intensity], axis=2))
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
@@ -101,7 +104,7 @@ def rainbow(audio: NDArray[np.float32], salt: str) -> str:
             origin="lower",
             extent=extent,
             aspect="auto",
-            interpolation="none",  # SVG takes it as it is, and the browser makes it large
+            interpolation="none",  # embedded at its own size; the browser scales it
         )
         axes.set(xlim=(0, SECONDS), ylim=(0, ROWS))
         axes.set_xticks(range(SECONDS + 1), _TIMES)
@@ -111,15 +114,15 @@ def rainbow(audio: NDArray[np.float32], salt: str) -> str:
 
 
 def outline(audio: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the lowest and the highest sample of each of up to `POINTS` equal parts."""
+    """Return the minimum and the maximum of each of up to `POINTS` equal parts."""
     begins = np.linspace(0, len(audio), min(POINTS, len(audio)), endpoint=False).astype(int)
     return np.minimum.reduceat(audio, begins), np.maximum.reduceat(audio, begins)
 
 
 def spectrum(audio: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return frequencies in Hz, evenly by octave, and dB below the highest peak.
+    """Return log-spaced frequencies in Hz, and their levels in dB relative to the highest peak.
 
-    Of each part the highest line counts, so that no harmonic falls between two points.
+    Each point is the maximum of its band, so that no harmonic falls between two points.
     """
     lines = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
     level = 20 * np.log10(np.maximum(lines / max(lines.max(), 1e-9), 1e-9))
@@ -132,25 +135,42 @@ def spectrum(audio: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[n
     return np.sqrt(edges[:-1] * edges[1:]), np.maximum(highest, QUIETEST)
 
 
-def _svg(figure: Any) -> str:
-    """Return a figure as SVG to stand in a page: no size of its own, no name but its links'."""
+def _svg(figure: Figure) -> str:
+    """Return a figure as SVG to embed in HTML.
+
+    matplotlib has no settings for what is changed here: the size, so that the page scales the
+    picture; ids of groups, which repeat from picture to picture; CSS variables as colours; and
+    six decimals of a point in paths, a third of the file.
+    """
     content = io.StringIO()
-    # Neither date nor program: the same sound is the same page.
-    figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    svg = content.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    svg = re.sub(r' d="([^"]*)"', _shorter, svg)
+    # Without date and program, equal sounds give equal pages.
+    figure.savefig(
+        content,
+        format="svg",
+        transparent=True,
+        metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    )
+    svg = ElementTree.fromstring(content.getvalue())
+    del svg.attrib["width"], svg.attrib["height"]
+    for element in svg.iter():
+        if element.tag == f"{{{_SVG}}}g":
+            element.attrib.pop("id", None)
+        if "d" in element.attrib:
+            element.set("d", _rounded(element.attrib["d"]))
+        for attribute in ("style", "fill", "stroke"):
+            if attribute in element.attrib:
+                element.set(attribute, _named_colours(element.attrib[attribute]))
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+def _rounded(path: str) -> str:
+    """Round a path's coordinates to a tenth of a point, which is less than is visible."""
+    return " ".join(
+        word if word.isalpha() else f"{round(float(word), 1):g}" for word in path.split()
+    )
+
+
+def _named_colours(style: str) -> str:
     for colour, name in _NAMES.items():
-        svg = svg.replace(colour, name)
-    return svg
-
-
-def _shorter(path: re.Match[str]) -> str:
-    """Round a path to a tenth of a point, less than is seen: a third of the file."""
-    points = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", path[1])
-    return f' d="{" ".join(points.split())}"'
+        style = style.replace(colour, name)
+    return style

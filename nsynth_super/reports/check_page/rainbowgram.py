@@ -1,11 +1,10 @@
-"""Rainbowgrams (Engel et al., 2017): how strong each frequency is, and how its phase moves.
+"""Rainbowgrams (Engel et al., 2017): the magnitude and the phase advance of each frequency.
 
-A constant-Q transform. Its magnitude is the picture's intensity; the speed at which its phase
-turns, the instantaneous frequency, is the hue. A steady harmonic is a line of one colour; noise
-glitters.
+The magnitude of a constant-Q transform is the intensity; its instantaneous frequency, the
+derivative of its phase, is the hue. A steady harmonic is a line of one colour; noise has many.
 
-librosa's transform would bring numba, LLVM, SciPy and scikit-learn along, 300 MB: this is the same
-in a dozen lines, for it need be neither inverted nor fast.
+librosa's transform depends on numba, LLVM, SciPy and scikit-learn (300 MB). This one takes a dozen
+lines, because it need be neither invertible nor fast.
 """
 
 from __future__ import annotations
@@ -15,34 +14,35 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nsynth_super.pitch import frequency
+from nsynth_super.notes.pitch import frequency
 from nsynth_super.settings import SAMPLE_RATE
 
-LOWEST = frequency(24)  # Hz: the C that is MIDI 24
+LOWEST = frequency(24)  # Hz: MIDI 24, a C
 PER_OCTAVE = 24  # rows: quarter tones
 ROWS = int(PER_OCTAVE * math.log2(SAMPLE_RATE / 2 / LOWEST))  # up to half the sample rate
 HOP = 512  # samples a column: 32 ms
-RANGE = 70.0  # dB below the loudest that are seen, as in the paper's figures
-_WIDTH = 1.25 * (2 ** (1 / PER_OCTAVE) - 1)  # of a row, by its frequency: the paper's, 1 / 0.8
+RANGE = 70.0  # dB of dynamic range, as in the paper's figures
+_WIDTH = 1.25 * (
+    2 ** (1 / PER_OCTAVE) - 1
+)  # a row's bandwidth / its frequency; 1 / 0.8 as in the paper
 _GAUSSIAN = 2 * math.sqrt(math.log(2))  # width at half power, in standard deviations
-_APART = 16  # columns of silence: the transform is circular
+_APART = 16  # columns of silence at the end, because the transform is circular
 
 
 def row(hertz: float) -> float:
-    """Return the row in which a frequency lies, with its fraction."""
+    """Return the row of a frequency, as a fraction."""
     return PER_OCTAVE * math.log2(hertz / LOWEST)
 
 
 def constant_q(audio: NDArray[np.float32]) -> NDArray[np.complex128]:
-    """Transform a sound: `[rows, columns]`, lowest row first; a sine's magnitude is its amplitude.
+    """Return a constant-Q transform `[rows, columns]`; a sine's magnitude is its amplitude.
 
-    Each row is the sound through a Gaussian band as wide as its frequency asks for, every `HOP`
-    samples: in the spectrum, one product, and a sum over what falls together when samples are left
-    out.
+    The lowest row comes first. Each row is the sound filtered by a Gaussian band of constant Q and
+    decimated by `HOP`: a product in the spectrum, and a sum over the bins that alias.
     """
     columns = -(-len(audio) // HOP)
     circle = columns + _APART
-    # Positive frequencies only, so that each row has one phase.
+    # Positive frequencies only: an analytic signal has a phase.
     spectrum = np.fft.rfft(audio, circle * HOP)[:-1].reshape(HOP // 2, circle)
     hertz = np.arange(spectrum.size).reshape(spectrum.shape) * SAMPLE_RATE / (circle * HOP)
     rows = np.empty((ROWS, columns), dtype=np.complex128)
@@ -56,7 +56,7 @@ def constant_q(audio: NDArray[np.float32]) -> NDArray[np.complex128]:
 def rainbowgram(audio: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return intensity and hue, `[rows, columns]` each, both from 0 to 1.
 
-    The hue is how far the phase turns from one column to the next, in turns: it goes round.
+    The hue is the phase advance from one column to the next, in turns, and cyclic.
     """
     rows = constant_q(audio)
     magnitude = np.abs(rows)

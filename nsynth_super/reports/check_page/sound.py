@@ -1,4 +1,4 @@
-"""One sound as the page tells of it: its level, its pitch, and itself to listen to."""
+"""One sound on the page: its level, its pitch, and its audio as a `data:` URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from nsynth_super.pitch import detect
+from nsynth_super.notes.pitch import detect
 from nsynth_super.settings import SAMPLE_RATE
 
 LOUD = 400 * SAMPLE_RATE // 1000  # samples: the window of a meter's "momentary" loudness
@@ -19,17 +19,17 @@ _HOP = LOUD // 4
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound, measured.
+    """A sound with its measurements.
 
     Attributes
     ----------
     audio : ndarray of float32, `[samples]`
     peak : float or None
-        dBFS; None of silence.
+        dBFS; None for silence.
     loudness : float or None
-        RMS of the loudest 400 ms, dBFS; None of silence.
+        RMS of the loudest 400 ms, dBFS; None for silence.
     pitch : float or None
-        MIDI pitch with its fraction, if there is one.
+        Fractional MIDI pitch; None if none is detected.
     """
 
     audio: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Sound:
     @classmethod
     def of(cls, audio: NDArray[np.float32]) -> Sound:
         """Measure a sound."""
-        # From every hop on, 400 ms or what is left of them.
+        # Windows of 400 ms, truncated at the end of the sound.
         sums = np.concatenate([[0.0], np.cumsum(np.square(audio, dtype=np.float64))])
         begins = np.arange(0, max(len(audio) - LOUD, 0) + 1, _HOP)
         ends = np.minimum(begins + LOUD, len(audio))
@@ -53,12 +53,12 @@ class Sound:
         )
 
     def as_flac(self) -> str:
-        """Return the sound as a `data:` address, to be played by the page."""
+        """Return the sound as FLAC in a `data:` URL."""
         content = io.BytesIO()
         soundfile.write(content, self.audio, SAMPLE_RATE, "PCM_16", format="FLAC")
         return f"data:audio/flac;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def decibels(amplitude: float) -> float | None:
-    """Return an amplitude in dBFS; None of silence."""
+    """Return an amplitude in dBFS; None for silence."""
     return 20 * float(np.log10(amplitude)) if amplitude > 0 else None

@@ -1,7 +1,7 @@
-"""What the real Magenta 1.1.7 computes, for the tests of our engine. Runs under Python 2.7.
+"""Run functions of the real Magenta 1.1.7 for comparisons with the PyTorch engine.
 
-Each subcommand calls Magenta's own functions and leaves what they return in a .npz file. Nothing
-of the model is computed here. `oracle.py` is the Python 3 side.
+Runs under Python 2.7. Each subcommand calls Magenta's own functions and saves their results in a
+.npz file; nothing of the model is reimplemented. `oracle.py` is the Python 3 side.
 """
 
 from __future__ import print_function
@@ -21,22 +21,24 @@ from magenta.models.nsynth.wavenet import fastgen, nsynth_generate
 from magenta.models.nsynth.wavenet.h512_bo16 import Config
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.dont_write_bytecode = True  # Python 2 would leave it among the sources
-sys.path.append(os.path.join(HERE, "..", "..", "..", "nsynth_super", "py27"))
+sys.dont_write_bytecode = True  # Python 2 would write it next to the sources
+sys.path.append(
+    os.path.join(HERE, "..", "..", "..", "nsynth_super", "engines", "python27_scripts")
+)
 
 from weights import read_safetensors
 
 tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
 
-TRAINED_ON = 6144  # samples of the clips that Magenta trained on
-SILENCE = 128  # Magenta's codes are -128 to 127, ours 0 to 255
+TRAINED_ON = 6144  # length of Magenta's training clips, in samples
+SILENCE = 128  # Magenta's codes are -128 to 127 instead of 0 to 255
 LOUDEST = 255
 HOP = Config().ae_hop_length
-ANY_DEVICE = tf.ConfigProto(allow_soft_placement=True)  # Magenta's graphs ask for a GPU
+ANY_DEVICE = tf.ConfigProto(allow_soft_placement=True)  # Magenta's graphs request a GPU
 
 
 def training_graph():
-    """Build what train.py's checkpoints hold: the model, Adam's slots, the averages, the step."""
+    """Build the variables of train.py's checkpoints: model, Adam's slots, averages and step."""
     step = tf.get_variable("global_step", [], tf.int32, trainable=False)
     model = Config().build({"wav": tf.zeros([1, TRAINED_ON])}, is_training=True)
     optimizer = tf.train.SyncReplicasOptimizer(
@@ -50,7 +52,7 @@ def training_graph():
 
 
 def save_checkpoint(args):
-    """Save weights as Magenta's Saver does, with what training leaves beside them if asked."""
+    """Save weights with Magenta's Saver, optionally with the slots of training."""
     weights = read_safetensors(args.weights)
     with tf.Graph().as_default(), tf.Session(config=ANY_DEVICE) as session:
         if args.slots:
@@ -78,10 +80,10 @@ def encode(args):
 
 
 def decode(args):
-    """Decode `encodings` [clips, frames, 16], drawing with `uniforms` [clips, samples].
+    """Decode `encodings` [clips, frames, 16], sampling with `uniforms` [clips, samples].
 
-    Leaves of every step the code fed, as Magenta quantized it, the logits, and the code drawn;
-    `[samples, clips, ...]`. What was drawn is fed next, unless `codes` [clips, samples] says what.
+    Saves the input code (as quantized by Magenta), the logits and the sampled code of every step,
+    `[samples, clips, ...]`. The sampled codes are fed back, or else `codes` [clips, samples].
     """
     with np.load(args.input) as given:
         encodings, uniforms = given["encodings"], given["uniforms"].astype(np.float64)
@@ -107,7 +109,7 @@ def decode(args):
             drawn.append(codes[:, 0])
             if forced is not None:
                 codes = forced[:, t, np.newaxis]
-            # One time in ten million Magenta draws code 256, which is no code.
+            # Once in ten million samples, Magenta returns the invalid code 256.
             audio = utils.inv_mu_law_numpy(np.minimum(codes, LOUDEST) - float(SILENCE))
     np.savez(
         args.output,
@@ -118,17 +120,17 @@ def decode(args):
 
 
 def drawn_by_magenta(predictions, uniforms):
-    """Return the codes that Magenta draws if these are its random numbers."""
-    numpys_own = np.random.rand
+    """Return the codes that Magenta samples with these random numbers."""
+    original = np.random.rand
     np.random.rand = lambda count: uniforms[:count]
     try:
         return fastgen.sample_categorical(predictions)
     finally:
-        np.random.rand = numpys_own
+        np.random.rand = original
 
 
 def mulaw(args):
-    """Leave the codes of all 16-bit amplitudes, lowest first, and the amplitudes of all codes."""
+    """Save the codes of all 16-bit amplitudes, in order, and the amplitudes of all codes."""
     amplitudes = (np.arange(-32768, 32768) / 32768.0).astype(np.float32)
     with tf.Graph().as_default(), tf.Session() as session:
         codes = session.run(utils.mu_law(tf.constant(amplitudes)))
@@ -137,17 +139,17 @@ def mulaw(args):
 
 
 def generated_samples(args):
-    """Print how many samples `nsynth_generate` would make of one .npy, all else left to it."""
-    made = []
-    fastgen.synthesize = lambda encodings, *_, **__: made.append(encodings.shape[1] * HOP)
+    """Print how many samples `nsynth_generate` would generate from a .npy file."""
+    samples = []
+    fastgen.synthesize = lambda encodings, *_, **__: samples.append(encodings.shape[1] * HOP)
     flags = ["nsynth_generate", "--source_path", args.encoding, "--save_path", "."]
     nsynth_generate.FLAGS(flags + args.flags)
     nsynth_generate.main()
-    print(made[0])
+    print(samples[0])
 
 
 def versions(args):
-    """Leave the versions of what computes."""
+    """Save the versions of Magenta and its libraries."""
     np.savez(
         args.output,
         magenta=pkg_resources.get_distribution("magenta-gpu").version,
@@ -176,9 +178,9 @@ def main():
         for argument in arguments:
             command.add_argument(argument)
         if name == "save-checkpoint":
-            command.add_argument("--slots", action="store_true", help="as training leaves them")
+            command.add_argument("--slots", action="store_true", help="add the slots of training")
         if name == "generated-samples":
-            command.add_argument("flags", nargs="*", help="of nsynth_generate, after --")
+            command.add_argument("flags", nargs="*", help="flags of nsynth_generate, after --")
     args = parser.parse_args()
     args.function(args)
 

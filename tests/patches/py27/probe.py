@@ -1,7 +1,8 @@
-"""What Magenta's NSynth programs do, told as JSON, patched or not. Runs under Python 2.7.
+"""Run Magenta's NSynth programs and print their behavior as JSON.
 
-Each subcommand runs Magenta's own functions. The model is left out: where one would be loaded, a
-session answers that gives all 256 codes the same probability. `magentas.py` is the Python 3 side.
+Runs under Python 2.7. Each subcommand runs Magenta's own functions, patched or not. A fake session
+replaces the model and returns equal probabilities for all 256 codes. `magentas.py` is the Python 3
+side.
 """
 
 from __future__ import print_function
@@ -17,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class Clock(object):
-    """A clock that only goes when told to."""
+    """A fake clock that advances only on request."""
 
     def __init__(self):
         self.now = 1000.0
@@ -27,11 +28,11 @@ class Clock(object):
 
 
 class Session(object):
-    """Stands in for the decoder on a GPU: even probabilities, after a given time."""
+    """A fake decoder: equal probabilities, after a given time."""
 
     clock = Clock()
-    seconds = 0.0  # that a step takes
-    steps = 0  # so far
+    seconds = 0.0  # duration of a step
+    steps = 0  # steps so far
 
     def __init__(self, config=None):
         del config
@@ -52,8 +53,8 @@ class Session(object):
         return [np.full([len(feed_dict["X"]), 256], 1 / 256.0, np.float32), None]
 
 
-class Without(object):
-    """A module, but for some of its names."""
+class Override(object):
+    """A module with some of its names replaced."""
 
     def __init__(self, module, **others):
         self.__dict__.update(others)
@@ -69,23 +70,23 @@ class Saver(object):
 
 
 def silence(notes, checkpoint_path=None, sample_length=None):
-    """Encode notes without a model."""
+    """Return embeddings of zeros."""
     import numpy as np
 
     return np.zeros([len(notes), sample_length // 512, 16])
 
 
-def without_a_model(fastgen):
-    """Let `fastgen.synthesize` decode with `Session` what `silence` encodes."""
+def remove_model(fastgen):
+    """Make `fastgen` encode with `silence` and decode with `Session`."""
     fastgen.encode = silence
-    train = Without(fastgen.tf.train, Saver=Saver)
-    fastgen.tf = Without(fastgen.tf, Session=Session, train=train)
+    train = Override(fastgen.tf.train, Saver=Saver)
+    fastgen.tf = Override(fastgen.tf, Session=Session, train=train)
     names = ["X", "encoding", "init_ops", "predictions", "push_ops"]
     fastgen.load_fastgen_nsynth = lambda batch_size: dict(zip(names, names))
 
 
-def told(function, *args):
-    """Call a function; return its error, if it raises one, as text."""
+def error_of(function, *args):
+    """Call a function; return the text of its exception, or None."""
     try:
         function(*args)
     except Exception as error:
@@ -94,7 +95,7 @@ def told(function, *args):
 
 
 def arguments(args):
-    """Tell what `nsynth_generate` would decode, where to, and on which GPU."""
+    """Return what `nsynth_generate` would decode, to which files and on which GPU."""
     from magenta.models.nsynth.wavenet import fastgen, nsynth_generate
 
     calls = []
@@ -112,18 +113,18 @@ def arguments(args):
 
     fastgen.synthesize = synthesize
     nsynth_generate.FLAGS(["nsynth_generate"] + args.flags)
-    return {"error": told(nsynth_generate.main), "calls": calls}
+    return {"error": error_of(nsynth_generate.main), "calls": calls}
 
 
 def generate(args):
-    """Run `nsynth_generate` without a model; tell what it logged when, and when it saved.
+    """Run `nsynth_generate` without a model; return its log with times, and the steps of its saves.
 
-    Of .wav files, whose --sample_length always was in samples.
+    It reads .wav files, for which --sample_length has always been in samples.
     """
     from magenta.models.nsynth.wavenet import fastgen, nsynth_generate
     from tensorflow.python.platform import tf_logging
 
-    without_a_model(fastgen)
+    remove_model(fastgen)
     saves, lines = [], []
     save_batch = fastgen.save_batch
 
@@ -139,27 +140,27 @@ def generate(args):
     Session.seconds = args.seconds
     tf_logging.get_logger().addHandler(Lines())
     sys.argv[1:] = args.flags
-    really, time.time = time.time, Session.clock
+    original, time.time = time.time, Session.clock
     try:
         nsynth_generate.console_entry_point()
     except SystemExit as exit:
         code = exit.code or 0
     finally:
-        time.time = really
+        time.time = original
     return {"exit": code, "saves": saves, "lines": [x for x in lines if "Sample:" in x[1]]}
 
 
 def save_embeddings(args):
-    """Run `nsynth_save_embeddings` without a model; tell the error if there is one."""
+    """Run `nsynth_save_embeddings` without a model; return its error, if any."""
     from magenta.models.nsynth.wavenet import nsynth_save_embeddings
 
     nsynth_save_embeddings.encode = silence
     nsynth_save_embeddings.FLAGS(["nsynth_save_embeddings"] + args.flags)
-    return {"error": told(nsynth_save_embeddings.main)}
+    return {"error": error_of(nsynth_save_embeddings.main)}
 
 
 def draw(args):
-    """Tell what `sample_categorical` draws from `mass` [draws, 256] with `uniform` [draws]."""
+    """Return what `sample_categorical` samples from `mass` [draws, 256] with `uniform` [draws]."""
     import numpy as np
     from magenta.models.nsynth.wavenet import fastgen
 
@@ -170,8 +171,8 @@ def draw(args):
 
 
 def import_magenta(args):
-    """Tell whether `import magenta` works, and what of Magenta it brings along."""
-    error = told(__import__, "magenta")
+    """Return whether `import magenta` works, and the modules of Magenta that it imports."""
+    error = error_of(__import__, "magenta")
     module = sys.modules.get("magenta")
     return {
         "error": error,
@@ -195,8 +196,8 @@ COMMANDS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=sorted(COMMANDS))
-    parser.add_argument("--arrays", help="of draw")
-    parser.add_argument("--seconds", type=float, default=0.0, help="that each step takes")
+    parser.add_argument("--arrays", help="input file of draw")
+    parser.add_argument("--seconds", type=float, default=0.0, help="duration of each step")
     args, args.flags = parser.parse_known_args()
     print(json.dumps(COMMANDS[args.command](args)))
 

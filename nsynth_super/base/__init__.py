@@ -1,0 +1,1 @@
+"""Foundations of every other package: files, paths, errors, text and resource limits."""

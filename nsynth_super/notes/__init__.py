@@ -1,0 +1,1 @@
+"""Source notes: reading, naming and tuning recordings, and importing them from SoundFonts."""

@@ -1,0 +1,1 @@
+"""Reports for users: check, status, bench and the page of `check --plots`."""

@@ -1,0 +1,1 @@
+"""Run and supervise work: workers, progress, signals, subprocesses."""

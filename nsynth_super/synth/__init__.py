@@ -1,0 +1,1 @@
+"""The hardware synth: its SD card, its settings, and installing and verifying packs."""
