@@ -20,6 +20,8 @@ from tests.cluster.waiting import until
 SUBMIT = ROOT / "slurm" / "submit"
 GENERATE = ROOT / "slurm" / "generate.slrm"
 PADS = ROOT / "slurm" / "pads.slrm"
+LIMITED = ("--time=10", "--signal=B:USR1@120")
+"""Options of a job that Slurm signals two minutes before its time limit."""
 
 
 def submitted_jobs(output: str) -> dict[str, str]:
@@ -68,12 +70,12 @@ def test_chained_jobs_on_two_nodes_build_the_same_pads_as_one_machine(
     assert len(packs.pads(workspace)) == 16
     nodes = re.findall(r"Name=nsynth-generate .*NodeList=(\w+)", cluster.history.read_text())
     assert sorted(nodes[-2:]) == list(NODES)
+    assert_each_worker_had_its_own_gpu(workspace)
 
 
-def test_each_worker_gets_its_own_gpu(cluster: Slurm, prepared: Workspace) -> None:
-    job = submit_generate(cluster, prepared, "--gpus=4", "--array=0-1")
-    assert cluster.wait(job) == ["COMPLETED COMPLETED"]
-    workers = [r for r in reports(prepared) if r["shard"].endswith("-of-8")]
+def assert_each_worker_had_its_own_gpu(workspace: Workspace) -> None:
+    """Assert that two tasks of four GPUs ran eight workers, each on a GPU of its task."""
+    workers = [r for r in reports(workspace) if r["shard"].endswith("-of-8")]
     assert len(workers) == len(NODES) * GPUS_PER_NODE
     assert all(worker["state"] == "done" and worker["total"] > 0 for worker in workers)
     for task in ("0", "1"):
@@ -84,18 +86,22 @@ def test_each_worker_gets_its_own_gpu(cluster: Slurm, prepared: Workspace) -> No
 def test_a_job_at_its_time_limit_requeues_itself_and_ends_with_the_same_bytes(
     cluster: Slurm, reference: Workspace, prepared: Workspace
 ) -> None:
-    job = submit_generate(cluster, prepared, "--time=1", "--signal=B:USR1@50")
+    job = submit_generate(cluster, prepared, *LIMITED)
+    let_time_run_out(cluster, job, prepared)
+    log = prepared.root / f"nsynth-generate-{job}.out"
+    until(lambda: "requeueing" in log.read_text(), 120, "the job to requeue itself")
+    set_time_limit(cluster, job, 10)
     assert cluster.wait(job, seconds=400) == ["COMPLETED"]
-    log = next(prepared.root.glob("nsynth-generate-*.out")).read_text()
-    assert "out of time: progress is saved; requeueing" in log
-    assert re.search(r"generate: \d+ clips to go, .*\n(?s:.*)generate: \d+ clips to go", log)
+    text = log.read_text()
+    assert "out of time: progress is saved; requeueing" in text
+    assert re.search(r"generate: \d+ clips to go, .*\n(?s:.*)generate: \d+ clips to go", text)
     build_pads(cluster, prepared)
     assert packs.pads(prepared) == packs.pads(reference)
 
 
 def test_a_job_out_of_restarts_fails(cluster: Slurm, prepared: Workspace) -> None:
-    limit = {"NSYNTH_MAX_RESTARTS": "0"}
-    job = submit_generate(cluster, prepared, "--time=1", "--signal=B:USR1@50", env=limit)
+    job = submit_generate(cluster, prepared, *LIMITED, env={"NSYNTH_MAX_RESTARTS": "0"})
+    let_time_run_out(cluster, job, prepared)
     assert cluster.wait(job, seconds=200) == ["FAILED"]
     assert "ExitCode=75" in history_of(cluster, job)
     assert_blocks_are_complete(prepared)
@@ -163,6 +169,21 @@ def working(workspace: Workspace) -> int:
     return len(
         [r for r in single if "cuda_visible_devices" in r and "," not in r["cuda_visible_devices"]]
     )
+
+
+def let_time_run_out(cluster: Slurm, job: str, workspace: Workspace) -> None:
+    """Shorten a job's limit while it decodes: Slurm then sends its signal within 30 seconds.
+
+    A fixed limit short enough for a test can end before a slow machine decodes anything.
+    """
+    until(lambda: working(workspace) >= 1, 120, "the worker to decode")
+    *hours, minutes, _seconds = cluster.run("squeue", "-h", "-j", job, "-o", "%M").split(":")
+    assert not hours
+    set_time_limit(cluster, job, int(minutes) + 2)
+
+
+def set_time_limit(cluster: Slurm, job: str, minutes: int) -> None:
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
 
 def history_of(cluster: Slurm, job: str) -> str:
