@@ -65,7 +65,14 @@ def test_the_hash_depends_on_the_weights_and_not_on_the_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "form", ["prefix", "index", "data", "folder", "tar", "folder of a tar", "parent"]
+    "form",
+    [
+        "tar",
+        *(
+            pytest.param(form, marks=pytest.mark.slow)
+            for form in ("prefix", "index", "data", "folder", "folder of a tar", "parent")
+        ),
+    ],
 )
 def test_a_tensorflow_checkpoint_is_found_by_any_of_its_paths(
     tensorflow_prefix: Path, tmp_path: Path, form: str
@@ -85,6 +92,7 @@ def test_a_tensorflow_checkpoint_is_found_by_any_of_its_paths(
     assert loaded.sha256 == verified(WEIGHTS, "original").sha256
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_converted_once(
     tensorflow_prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -96,16 +104,19 @@ def test_a_checkpoint_is_converted_once(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_optimizer_slots_are_not_read(tensorflow_prefix: Path):
     assert set(magenta_format.read(tensorflow_prefix)) == set(SMALL.shapes())
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported_into_this_process(tensorflow_prefix: Path):
     """TensorFlow crashes in one process with Triton, which PyTorch's optimizers import."""
     magenta_format.read(tensorflow_prefix)
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.slow
 def test_a_truncated_tensorflow_file_is_a_one_line_error(tensorflow_prefix: Path, tmp_path: Path):
     for ending in (".index", ".data-00000-of-00001"):
         source = Path(f"{tensorflow_prefix}{ending}")

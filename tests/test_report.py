@@ -267,6 +267,7 @@ def test_names_are_escaped(make_workspace: Any, engine: Any):
     assert f"{name} 48" in page.words
 
 
+@pytest.mark.slow
 def test_generated_clips_are_shown_beside_their_notes(examples: Workspace, engine: Any):
     generated(examples, engine)
     problems, page = checked(examples, engine)

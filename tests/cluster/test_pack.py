@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -172,14 +173,28 @@ def working(workspace: Workspace) -> int:
 
 
 def let_time_run_out(cluster: Slurm, job: str, workspace: Workspace) -> None:
-    """Shorten a job's limit while it decodes: Slurm then sends its signal within 30 seconds.
+    """Shorten a decoding job's limit; hold its worker until the job's signal has reached it.
 
-    A fixed limit short enough for a test can end before a slow machine decodes anything.
+    A fixed limit can end before a slow machine decodes anything, and a fast machine can finish
+    within the 30 seconds that Slurm takes to notice a limit.
     """
     until(lambda: working(workspace) >= 1, 120, "the worker to decode")
-    *hours, minutes, _seconds = cluster.run("squeue", "-h", "-j", job, "-o", "%M").split(":")
-    assert not hours
-    set_time_limit(cluster, job, int(minutes) + 2)
+    worker = psutil.Process(next(r["pid"] for r in reports(workspace) if r["state"] == "running"))
+    worker.suspend()
+    try:
+        *hours, minutes, _seconds = cluster.run("squeue", "-h", "-j", job, "-o", "%M").split(":")
+        assert not hours
+        set_time_limit(cluster, job, int(minutes) + 2)
+        until(lambda: is_pending(signal.SIGURG, worker.pid), 120, "the worker to be signalled")
+    finally:
+        worker.resume()
+
+
+def is_pending(number: signal.Signals, pid: int) -> bool:
+    """Return whether a process has yet to receive a signal that was sent to it."""
+    pending = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert pending
+    return bool(int(pending[1], 16) >> (number - 1) & 1)
 
 
 def set_time_limit(cluster: Slurm, job: str, minutes: int) -> None:

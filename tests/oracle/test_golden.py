@@ -76,6 +76,7 @@ def test_the_reference_decoder_computes_magentas_logits(golden, weights, encodin
     assert_agreement(golden, logits)
 
 
+@pytest.mark.slow
 def test_the_fast_decoder_computes_magentas_logits_beyond_the_receptive_field(
     golden, weights, encoding
 ):
