@@ -19,8 +19,8 @@ SETTINGS = {
         "SE": ["electricpiano", "clarinet"],
     },
     "pitches": [48, 60, 72],
-    "resolution": 6,
-    "final_length": 3000,
+    "resolution": 7,
+    "final_length": 2400,
 }
 """Enough clips for each of eight workers to have at least one block."""
 

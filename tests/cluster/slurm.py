@@ -74,9 +74,9 @@ class Slurm:
         """Kill a node's daemon and everything it started, as a power loss does."""
         daemon = self._daemons.pop(node)
         processes = [psutil.Process(daemon.pid), *self._node_processes(node)]
-        # Suspend all first, so that no process can react to the death of another. Then kill children
-        # before their parents: the kernel wakes suspended processes whose parent dies, and an srun
-        # that wakes cancels its step, which the controller repeats once the node is back.
+        # Suspend all first, so that no process can react to the death of another. Then kill
+        # children before their parents: the kernel wakes suspended processes whose parent dies, and
+        # an srun that wakes cancels its step, which the controller repeats once the node is back.
         for process in processes:
             with suppress(psutil.Error):
                 process.suspend()
