@@ -31,7 +31,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Unpack the archive: `workspace`, `model.safetensors`, `finished`."""
     with tarfile.open(ARCHIVE) as tar:
-        tar.extractall(tmp_path, filter="data")
+        # Python 3.11.2 and older have no filters and accept no such argument.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(tmp_path)
     return tmp_path
 
 

@@ -17,16 +17,21 @@ def browser() -> Iterator[Any]:
     """Start Playwright's own Chromium, or the one on the PATH."""
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     on_path = [found for name in ("chromium", "google-chrome") if (found := shutil.which(name))]
-    with api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        for path in [*([own] if os.path.exists(own) else []), *on_path]:
-            browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-            yield browser
-            browser.close()
-            return
-    pytest.skip(
-        "Chromium is not installed: `playwright install chromium`, or `apt install chromium`"
-    )
+    try:
+        playwright = api.sync_playwright().start()
+    except Exception as error:  # Playwright raises no narrower class
+        pytest.skip(f"Playwright does not start ({error}): on Debian, `apt install libatomic1`")
+    own = playwright.chromium.executable_path
+    paths = [*([own] if os.path.exists(own) else []), *on_path]
+    if paths:
+        browser = playwright.chromium.launch(executable_path=paths[0], args=ARGUMENTS)
+        yield browser
+        browser.close()
+    playwright.stop()
+    if not paths:
+        pytest.skip(
+            "Chromium is not installed: `playwright install chromium`, or `apt install chromium`"
+        )
 
 
 @pytest.fixture
