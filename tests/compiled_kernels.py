@@ -27,6 +27,9 @@ SHARED = {"A100": 163, "RTX 4090": 99, "H200": 227, "B200": 227, "RTX 5090": 99}
 """Shared memory for one program, in KiB (CUDA programming guide, technical specifications)."""
 
 
+OPTIONS = {"num_warps", "num_stages", "launch_pdl"}
+
+
 class Launches:
     """Replacement of the module `kernels` that records distinct launches."""
 
@@ -43,7 +46,9 @@ class _Recorder:
         self._launches, self._name, self._kernel = launches, name, kernel
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        def launch(*given: Any, num_warps: int = 4, num_stages: int = 3, **named: Any) -> None:
+        def launch(*given: Any, **named: Any) -> None:
+            options = {"num_warps": 4, "num_stages": 3}
+            options |= {name: named.pop(name) for name in OPTIONS & named.keys()}
             values = {**dict(zip(self._kernel.arg_names, given, strict=False)), **named}
             types, constants, aligned = {}, {}, {}
             for place, parameter in enumerate(self._kernel.params):
@@ -58,7 +63,6 @@ class _Recorder:
                     assert parameter.do_not_specialize, "would be compiled during a graph capture"
             assert not values
             assert max(grid[1:], default=1) < 2**16
-            options = {"num_warps": num_warps, "num_stages": num_stages}
             key = f"{self._name} {types} {constants} {options}"
             self._launches.recorded[key] = (self._kernel, types, constants, aligned, options)
 
@@ -92,6 +96,7 @@ def launches(clips: int, dtype: torch.dtype) -> list[tuple[Any, ...]]:
         ("A100", torch.float16, 4224),
         ("RTX 4090", torch.float16, 2048),
         ("H200", torch.float16, 1),
+        ("A100", torch.float16, 64),
         ("H200", torch.float16, 512),
         ("H200", torch.float16, 4224),
         ("H200", torch.bfloat16, 4224),
@@ -125,8 +130,14 @@ def test_every_kernel_compiles_at_full_size(name, dtype, clips, monkeypatch, tmp
         if dtype.itemsize == 2:
             assert int(spilled) <= 64, f"{kernel.__name__}: {spilled} bytes per thread"
         ptx = compiled.asm["ptx"]
-        if kernel.__name__ in ("gate", "add", "head", "draw", "logits"):
+        if kernel.__name__ in ("past", "gate", "add", "head", "draw", "logits"):
             copied = re.findall(r"cp\.async\.\w+\.shared\.global \[.*?\], \[.*?\], (\w+)", ptx)
             assert set(copied) <= {"0x10", "16"}, "loads are not 16 bytes wide"
-        if kernel.__name__ in ("gate", "add") and dtype.itemsize == 2:
+        if kernel.__name__ in ("past", "gate", "add") and dtype.itemsize == 2:
             assert re.search(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync", ptx), "no tensor cores"
+        if kernel.__name__ in ("past", "gate", "add"):
+            code = subprocess.run(
+                [tools / "cuobjdump", "-sass", cubin], capture_output=True, text=True, check=True
+            )
+            assert "I2F" not in code.stdout, "a layer's kernel divides integers"
+        assert ("griddepcontrol.wait" in ptx) == (gpu.capability >= (9, 0))

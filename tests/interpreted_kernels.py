@@ -35,6 +35,13 @@ CLIPS = [1, 3, 63, 64, 65, 200]
 DTYPES = [torch.float32, torch.float16]
 WITHIN = {torch.float32: 2e-5, torch.float16: 2e-2}
 
+
+@pytest.fixture(params=[False, True], ids=["whole", "split"])
+def split(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode with and without a separate kernel for the past taps, whatever the clips."""
+    monkeypatch.setattr(triton_kernels, "_SPLIT_CLIPS", 2**30 if request.param else 0)
+
+
 both_gpus = pytest.mark.parametrize(
     "gpu", [GpuLimits((9, 0), 1), GpuLimits((8, 9), 10_000)], ids=["large tiles", "small tiles"]
 )
@@ -72,11 +79,41 @@ def fill_with_noise(*many: torch.Tensor) -> None:
         x.copy_(torch.randn(x.shape))
 
 
+def taps_at(of: TritonDecoder, time: int) -> torch.Tensor:
+    slots, dilations = of._slots[:, :1], of._slots[:, 1:]
+    return (time - dilations * torch.tensor([2, 1, 0, -1])) % slots
+
+
+def set_time(of: TritonDecoder, time: int) -> None:
+    of._time.fill_(time)
+    of._taps.copy_(taps_at(of, time))
+
+
+def out_weights(of: TritonDecoder, layer: int) -> torch.Tensor:
+    return of._out[layer].transpose(0, 1).flatten(1)
+
+
+def gate_weights(of: TritonDecoder, layer: int) -> torch.Tensor:
+    """Return the weights of [oldest | middle | newest | side], of a and then of b."""
+    mixed = of._gates[layer].transpose(0, 1).flatten(1)
+    if of._split:
+        past, width = of._past[layer - 1].transpose(0, 1).flatten(1), of._full.width
+        mixed = torch.cat([past[: 2 * width], mixed, past[2 * width :]])
+    return torch.cat([mixed[:, ::2], mixed[:, 1::2]], 1)
+
+
+def run_gate(of: TritonDecoder, layer: int) -> None:
+    if of._split:
+        of._of_past()
+    of._gate(layer)
+
+
 def gated(d: torch.Tensor) -> torch.Tensor:
     a, b = d.double().tanh().chunk(2, 1)
     return (1 + a) * b
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("layer", range(1, 11))
 def test_gate_reads_the_taps_of_every_dilation_at_any_time(layer):
     """Covers start-up, both sides of a ring's wrap-around, and a time beyond 32 bits."""
@@ -85,14 +122,24 @@ def test_gate_reads_the_taps_of_every_dilation_at_any_time(layer):
     d = DEEP.dilations[layer]
     fill_with_noise(ring, of._side)
     for time in (0, d, 2 * d, 2 * d + 1, 5 * d - 1, 2**40 + 7):
-        of._time.fill_(time)
-        of._gate(layer)
+        set_time(of, time)
+        run_gate(of, layer)
         taps = [ring[(time - age * d) % (2 * d + 1)] for age in (2, 1, 0)]
-        expected = gated(torch.cat([*taps, of._side], 1) @ of._gates[layer])
+        expected = gated(torch.cat([*taps, of._side], 1) @ gate_weights(of, layer))
         torch.testing.assert_close(of._z.double(), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("time", [0, 1, 1023, 1024, 2047, 2048, 2049, 2**40 + 7])
+def test_begin_writes_where_every_layer_finds_its_inputs(time):
+    of = decoder(DEEP)
+    of.reset(time)
+    of._gate = of._add = lambda layer: None
+    of._to_head(of.code)
+    assert torch.equal(of._taps[:, :TAPS], taps_at(of, time)[:, :TAPS])
+
+
 @both_gpus
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("clips", CLIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gate_and_add_are_correct_for_any_number_of_clips(clips, dtype, gpu):
@@ -101,17 +148,17 @@ def test_gate_and_add_are_correct_for_any_number_of_clips(clips, dtype, gpu):
     ring, next_ring = of._rings[1:]
     fill_with_noise(ring, next_ring, of._side, of._s)
     ring[:, :, TINY.width :] = 0
-    of._time.fill_(7)
+    set_time(of, 7)
     before, s = next_ring.clone(), of._s.clone()
 
-    of._gate(1)
+    run_gate(of, 1)
     # dilations 2 and 4: rings of 5 and 9 slots
     x = torch.cat([ring[(7 - 4) % 5], ring[(7 - 2) % 5], ring[7 % 5], of._side], 1)
-    z = gated(x.double() @ of._gates[1].double())
+    z = gated(x.double() @ gate_weights(of, 1).double())
     torch.testing.assert_close(of._z.double(), z, atol=WITHIN[dtype], rtol=1e-2)
 
     of._add(1)
-    out = of._z.double() @ of._out[1].double() + of._out_bias[1]
+    out = of._z.double() @ out_weights(of, 1).double() + of._out_bias[1]
     width = ring.shape[2]
     before[7] = (ring[7 % 5].double() + out[:, :width]).to(dtype)
     torch.testing.assert_close(next_ring, before, atol=WITHIN[dtype], rtol=1e-2)
@@ -123,10 +170,10 @@ def test_add_writes_to_the_slot_of_the_next_ring(layer):
     of = decoder(DEEP)
     ring, next_ring = of._rings[layer : layer + 2]
     time = 3 * len(next_ring) - 1
-    of._time.fill_(time)
+    set_time(of, time)
     fill_with_noise(ring, of._z, of._s)
     of._add(layer)
-    out = of._z @ of._out[layer] + of._out_bias[layer]
+    out = of._z @ out_weights(of, layer) + of._out_bias[layer]
     expected = torch.zeros_like(next_ring)
     expected[-1] = ring[time % len(ring)] + out[:, : ring.shape[2]]
     torch.testing.assert_close(next_ring, expected, atol=1e-4, rtol=1e-4)
@@ -137,7 +184,7 @@ def test_the_last_layer_adds_only_to_s():
     fill_with_noise(of._z, of._s)
     s, rings = of._s.clone(), [ring.clone() for ring in of._rings]
     of._add(DEEP.layers - 1)
-    expected = s + of._z @ of._out[-1] + of._out_bias[-1]
+    expected = s + of._z @ out_weights(of, -1) + of._out_bias[-1]
     torch.testing.assert_close(of._s, expected, atol=1e-4, rtol=1e-4)
     assert all(torch.equal(*pair) for pair in zip(of._rings, rings, strict=True))
 
@@ -240,11 +287,13 @@ def largest_error(of: TritonDecoder, start: int, steps: int) -> float:
     return largest
 
 
+@pytest.mark.usefixtures("split")
 def test_the_decoder_computes_the_references_logits():
     """Runs past the receptive field of 128 samples, twice around the longest ring."""
     assert largest_error(decoder(SMALL), 0, 140) < WITHIN[torch.float32]
 
 
+@pytest.mark.usefixtures("split")
 def test_the_16_bit_decoder_stays_close_to_the_reference():
     assert largest_error(decoder(TINY, 5, torch.float16), 37, 50) < WITHIN[torch.float16]
 
@@ -254,6 +303,7 @@ def test_the_decoder_starts_like_the_reference(clips, start):
     assert largest_error(decoder(SMALL, clips), start, 5) < WITHIN[torch.float32]
 
 
+@pytest.mark.usefixtures("split")
 def test_a_deep_decoder_continues_from_a_full_past():
     """Copies the reference's past, because the interpreter would be too slow to compute it."""
     clips, frame, fast = 3, torch.randn(3, DEEP.embedding), [decoder(DEEP, 3, d) for d in DTYPES]
@@ -311,7 +361,7 @@ def test_replaying_the_receptive_field_restores_the_state_exactly():
 def test_sizes_are_padded_to_full_tiles():
     of = decoder(DEEP)
     assert {ring.shape[2] for ring in of._rings} == {64}
-    assert of._gates[1].shape == (TAPS * 64 + of._side.shape[1], 2 * 64)
+    assert gate_weights(of, 1).shape == (TAPS * 64 + of._side.shape[1], 2 * 64)
     assert of._s.shape == (3, 128)
     assert triton_kernels.TritonDecoder.state_bytes(DEEP, torch.float16) > GpuDecoder.state_bytes(
         DEEP, torch.float16

@@ -14,6 +14,14 @@ import triton.language as tl
 
 from nsynth_super.wavenet import dimensions, mulaw, rewrites, stepping
 
+try:
+    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+except ImportError:  # Triton before 3.4
+    EARLY = False
+else:
+    EARLY = True
+"""Whether a kernel can be compiled to start before the previous one has ended."""
+
 # Triton kernels can only read globals of type `tl.constexpr`.
 _TAPS = tl.constexpr(dimensions.TAPS)
 _CODES = tl.constexpr(dimensions.CODES)
@@ -38,6 +46,27 @@ def _at(ring, slots, time, age, clips, width: tl.constexpr):
 
 
 @triton.jit
+def _wait(early: tl.constexpr):
+    """Wait for the previous kernel, if it may let this one start early.
+
+    Every kernel waits before it reads or writes what another one writes or reads. A kernel thereby
+    also waits for all earlier ones.
+    """
+    if early:
+        gdc_wait()
+
+
+@triton.jit
+def _release(early: tl.constexpr):
+    """Let the next kernel start once all programs are here: it computes addresses until its wait.
+
+    Called after the products: the next kernel's programs would compete with them.
+    """
+    if early:
+        gdc_launch_dependents()
+
+
+@triton.jit
 def _gated(a, b):
     """Return (1 + tanh a) tanh b with three slow instructions: two exponentials and a division.
 
@@ -57,15 +86,23 @@ def begin(
     l_start,  # [clips, width]
     s,  # float32 [clips, skip_width]
     start,  # float32 [TAPS + 1, width + skip_width]
+    slots,  # int64 [layers, 2]: each ring's slots and its dilation
+    taps,  # int64 [layers, 4]: the slots of this step's inputs, the oldest first
     clock,  # int64 [2]: the time, and the steps taken
     clips,
+    layers: tl.constexpr,
     width: tl.constexpr,
     skip_width: tl.constexpr,
     side_columns: tl.constexpr,
+    early: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
 ):
-    """Push the previous codes: write the first layer's side columns, and the initial l and s."""
+    """Push the previous codes: write the first layer's side columns, and the initial l and s.
+
+    Also write the slots of all layers' inputs: 64-bit divisions would slow each of their kernels.
+    """
+    _wait(early)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     here = row < clips
     time = tl.load(clock)
@@ -87,89 +124,155 @@ def begin(
         s_at = s + row[:, None] * skip_width + column[None, :] - width
         tl.store(s_at, out, mask=here[:, None])
 
+    if tl.program_id(0) + first == 0:
+        layer = tl.arange(0, layers)[:, None]
+        age = _TAPS - 1 - tl.arange(0, 4)[None, :]
+        ring_slots = tl.load(slots + 2 * layer)
+        past = time - age * tl.load(slots + 2 * layer + 1)
+        tl.store(taps + 4 * layer + tl.arange(0, 4)[None, :], (past + ring_slots) % ring_slots)
+
     if first == 0:
         # The ring has spare slots, so this does not overwrite an input that another program reads.
         tl.store(_at(inputs, _KEPT, time, 0, clips, 1) + row, x, mask=here)
         place = tl.arange(0, _FIRST)[None, :]
         age = tl.maximum(-place + (_INPUTS - 1), 0)
-        past = tl.load(
+        earlier = tl.load(
             _at(inputs, _KEPT, time, age, clips, 1) + row[:, None],
             mask=here[:, None] & (place < _INPUTS - 1),
             other=0.0,
         )
-        x_or_past = tl.where(place == _INPUTS - 1, x[:, None], past)
+        x_or_past = tl.where(place == _INPUTS - 1, x[:, None], earlier)
         is_past_the_start = (tl.load(clock + 1) + place >= _FIRST - 1).to(tl.float32)
         beside = tl.where(place < _INPUTS, x_or_past, is_past_the_start)
         to = side + row[:, None] * side_columns + place
         tl.store(to, beside.to(side.dtype.element_ty), mask=here[:, None])
 
 
-@triton.jit(do_not_specialize=["clips", "slots"])
+@triton.jit(do_not_specialize=["clips"])
+def past(
+    d,  # float32 [layers - 1, clips, 2 width]
+    rings,  # every ring, one after the other
+    starts,  # int64 [layers]: where each ring starts
+    side,  # [clips, side_columns]
+    weights,  # [layers - 1, 2 width / columns, 2 width + side_columns, columns]
+    taps,  # int64 [layers, 4]
+    clips,
+    width: tl.constexpr,
+    side_columns: tl.constexpr,
+    early: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+    inner: tl.constexpr,
+):
+    """Write what the past taps and the side columns contribute to d, for all layers but the first.
+
+    These contributions are known before the first layer. With few clips, one kernel for all layers
+    occupies the whole GPU, and each `gate` has only a third of the products left.
+    """
+    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    column = tl.program_id(1) * columns + tl.arange(0, columns)
+    layer = tl.program_id(2) + 1
+    k = tl.arange(0, inner)
+    last = tl.minimum(row, clips - 1)[:, None]
+    per_tap: tl.constexpr = width // inner
+    total: tl.constexpr = (_TAPS - 1) * width + side_columns
+    w = weights + (layer - 1).to(tl.int64) * (total * 2 * width)
+    w += tl.program_id(1) * (total * columns)
+    w += k[:, None] * columns + tl.arange(0, columns)[None, :]
+    _wait(early)
+    ring = rings + tl.load(starts + layer)
+    oldest = ring + tl.load(taps + 4 * layer) * clips * width
+    middle = ring + tl.load(taps + 4 * layer + 1) * clips * width
+    out = tl.zeros((rows, columns), tl.float32)
+    for i in range(2 * per_tap + side_columns // inner):
+        is_side = i >= 2 * per_tap
+        source = tl.where(is_side, side, tl.where(i < per_tap, oldest, middle))
+        stride = tl.where(is_side, side_columns, width)
+        begin_k = tl.where(is_side, i - 2 * per_tap, i % per_tap) * inner
+        x = tl.load(source + last * stride + begin_k + k[None, :])
+        out = tl.dot(x, tl.load(w), out, input_precision="ieee")
+        w += inner * columns
+    _release(early)
+    at = ((layer - 1).to(tl.int64) * clips + row[:, None]) * (2 * width) + column[None, :]
+    tl.store(d + at, out, mask=row[:, None] < clips)
+
+
+@triton.jit(do_not_specialize=["clips"])
 def gate(
     z,  # [clips, width]
     ring,  # [slots, clips, width]
     side,  # [clips, side_columns]
-    weights,  # [taps width + side_columns, 2 width]
-    clock,
+    weights,  # [2 width / columns, taps width + side_columns, columns]
+    d,  # float32 [clips, 2 width], what `past` has written; unused if taps is not 1
+    at_taps,  # int64 [4], of this layer
     clips,
-    slots,
-    taps: tl.constexpr,  # 0 for the first layer, whose inputs are side columns
+    taps: tl.constexpr,  # 0 for the first layer, whose inputs are side columns; 1 after `past`
     width: tl.constexpr,
     side_columns: tl.constexpr,
+    early: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
     inner: tl.constexpr,
 ):
     """Write z = (1 + tanh a) tanh b, where [a | b] = [l(t - 2d) | l(t - d) | l(t) | side] weights.
 
-    A single loop over taps and side columns keeps the software pipeline full. Corresponding tiles
-    of a and b share the loads of the taps.
+    The columns of a and b alternate, so that a program has both parts of each z. A single loop over
+    taps and side columns keeps the software pipeline full.
     """
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     half: tl.constexpr = columns // 2
-    column = tl.program_id(1) * half + tl.arange(0, half)
     k = tl.arange(0, inner)
-    time = tl.load(clock)
-    dilation = slots // 2
-    oldest = _at(ring, slots, time, 2 * dilation, clips, width)
-    middle = _at(ring, slots, time, dilation, clips, width)
-    newest = _at(ring, slots, time, 0, clips, width)
-
-    per_tap: tl.constexpr = width // inner
-    of_taps: tl.constexpr = taps * per_tap
     last = tl.minimum(row, clips - 1)[:, None]
-    w = weights + k[:, None] * (2 * width) + column[None, :]
-    a = tl.zeros((rows, half), tl.float32)
-    b = tl.zeros((rows, half), tl.float32)
-    for i in range(of_taps + side_columns // inner):
-        tap = i // per_tap
-        source = tl.where(tap == 0, oldest, tl.where(tap == 1, middle, newest))
-        source = tl.where(i < of_taps, source, side)
-        stride = tl.where(i < of_taps, width, side_columns)
-        begin_k = tl.where(i < of_taps, i - tap * per_tap, i - of_taps) * inner
-        x = tl.load(source + last * stride + begin_k + k[None, :])
-        a = tl.dot(x, tl.load(w), a, input_precision="ieee")
-        b = tl.dot(x, tl.load(w + width), b, input_precision="ieee")
-        w += inner * 2 * width
-    at = z + row[:, None] * width + column[None, :]
-    tl.store(at, _gated(a, b).to(z.dtype.element_ty), mask=row[:, None] < clips)
+    total: tl.constexpr = taps * width + (0 if taps == 1 else side_columns)
+    w = weights + tl.program_id(1) * (total * columns)
+    w += k[:, None] * columns + tl.arange(0, columns)[None, :]
+    _wait(early)
+    newest = ring + tl.load(at_taps + 2) * clips * width
+    if taps == 1:
+        column = tl.program_id(1) * columns + tl.arange(0, columns)
+        out = tl.load(d + last * (2 * width) + column[None, :])
+        x = newest + last * width + k[None, :]
+        for _ in range(width // inner):
+            out = tl.dot(tl.load(x), tl.load(w), out, input_precision="ieee")
+            x += inner
+            w += inner * columns
+    else:
+        oldest = ring + tl.load(at_taps) * clips * width
+        middle = ring + tl.load(at_taps + 1) * clips * width
+        per_tap: tl.constexpr = width // inner
+        of_taps: tl.constexpr = taps * per_tap
+        out = tl.zeros((rows, columns), tl.float32)
+        for i in range(of_taps + side_columns // inner):
+            tap = i // per_tap
+            source = tl.where(tap == 0, oldest, tl.where(tap == 1, middle, newest))
+            source = tl.where(i < of_taps, source, side)
+            stride = tl.where(i < of_taps, width, side_columns)
+            begin_k = tl.where(i < of_taps, i - tap * per_tap, i - of_taps) * inner
+            piece = tl.load(source + last * stride + begin_k + k[None, :])
+            out = tl.dot(piece, tl.load(w), out, input_precision="ieee")
+            w += inner * columns
+    _release(early)
+    a, b = tl.split(tl.reshape(out, (rows, half, 2)))
+    column_z = tl.program_id(1) * half + tl.arange(0, half)
+    at = row[:, None] * width + column_z[None, :]
+    tl.store(z + at, _gated(a, b).to(z.dtype.element_ty), mask=row[:, None] < clips)
 
 
-@triton.jit(do_not_specialize=["clips", "slots", "next_slots"])
+@triton.jit(do_not_specialize=["clips"])
 def add(
     z,  # [clips, width]
-    weights,  # [width, res_width + skip_width]
+    weights,  # [(res_width + skip_width) / columns, width, columns]
     bias,  # float32 [res_width + skip_width]
     ring,  # [slots, clips, width], of this layer
-    next_ring,  # [next_slots, clips, width], of the next layer
+    next_ring,  # [slots, clips, width], of the next layer
     s,  # float32 [clips, skip_width]
-    clock,
+    at_taps,  # int64 [4], of this layer
+    next_at_taps,  # int64 [4], of the next layer
     clips,
-    slots,
-    next_slots,
     width: tl.constexpr,
     res_width: tl.constexpr,  # 0 for the last layer
     skip_width: tl.constexpr,
+    early: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
     inner: tl.constexpr,
@@ -184,21 +287,24 @@ def add(
     column = first + tl.arange(0, columns)
     k = tl.arange(0, inner)
     x = z + tl.minimum(row, clips - 1)[:, None] * width + k[None, :]
-    w = weights + k[:, None] * (res_width + skip_width) + column[None, :]
+    w = weights + tl.program_id(1) * (width * columns)
+    w += k[:, None] * columns + tl.arange(0, columns)[None, :]
+    _wait(early)
+    newest = tl.load(at_taps + 2) * clips * width
+    next_newest = tl.load(next_at_taps + 2) * clips * width
     out = tl.zeros((rows, columns), tl.float32)
     for _ in range(width // inner):
         out = tl.dot(tl.load(x), tl.load(w), out, input_precision="ieee")
         x += inner
-        w += inner * (res_width + skip_width)
+        w += inner * columns
+    _release(early)
     out += tl.load(bias + column)[None, :]
 
     here = row[:, None] < clips
     if first < res_width:
-        time = tl.load(clock)
         at = row[:, None] * width + column[None, :]
-        l = tl.load(_at(ring, slots, time, 0, clips, width) + at, mask=here, other=0.0)  # noqa: E741
-        to = _at(next_ring, next_slots, time, 0, clips, width) + at
-        tl.store(to, (out + l).to(next_ring.dtype.element_ty), mask=here)
+        l = tl.load(ring + newest + at, mask=here, other=0.0)  # noqa: E741
+        tl.store(next_ring + next_newest + at, (out + l).to(next_ring.dtype.element_ty), mask=here)
     else:
         s_at = s + row[:, None] * skip_width + column[None, :] - res_width
         tl.store(s_at, tl.load(s_at, mask=here, other=0.0) + out, mask=here)
@@ -212,11 +318,13 @@ def head(
     bias,  # float32 [clips, skip_width], including each clip's conditioning
     clips,
     skip_width: tl.constexpr,
+    early: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
     inner: tl.constexpr,
 ):
     """Write relu(relu(s) weights + bias)."""
+    _wait(early)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     column = tl.program_id(1) * columns + tl.arange(0, columns)
     k = tl.arange(0, inner)
@@ -274,11 +382,13 @@ def logits(
     clock,
     clips,
     skip_width: tl.constexpr,
+    early: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,  # CODES
     inner: tl.constexpr,
 ):
     """Write the logits of the next code and end the step."""
+    _wait(early)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     at = out + row[:, None] * _CODES + tl.arange(0, _CODES)[None, :]
     value = _logits(h, weights, bias, row, clips, skip_width, rows, inner)
@@ -299,11 +409,13 @@ def draw(
     clips,
     step,  # the row of `codes`, `uniform` and `forced`
     skip_width: tl.constexpr,
+    early: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,  # CODES
     inner: tl.constexpr,
 ):
     """Sample the next code as `sampling.draw` does, or take the forced one, and end the step."""
+    _wait(early)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     here = row < clips
     value = _logits(h, weights, bias, row, clips, skip_width, rows, inner)

@@ -11,10 +11,12 @@ import torch
 
 _FEWEST_STAGES = 3  # with two, every load is waited for right after its request
 
+_MOST_STAGES = 6
+
 _LINE = 128  # bytes of a cache line, and of a wgmma operand's row
 
-_IN_FLIGHT = 64 * 1024
-"""Bytes of outstanding loads that hide latency: 64 bytes per cycle, about 1,000 cycles."""
+_IN_FLIGHT = 96 * 1024
+"""Bytes of outstanding loads that hide latency: 64 bytes per cycle, about 1,500 cycles."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +129,26 @@ def tile(
         largest = min(largest, 64 * 64)
     sides = [
         (rows, columns)
-        for rows in (128, 64, 32, 16)
+        for rows in (64, 128, 32, 16)  # of equal costs the first: 64 rows are one wgmma
         for columns in (256, 128, 64, 32)
         if rows * columns <= largest
         if _FEWEST_STAGES * (rows + columns) * _LINE <= gpu.shared_memory
         if all(part % columns == 0 for part in parts)
     ]
 
-    def cost(sides: tuple[int, int]) -> int:
+    def waves(sides: tuple[int, int]) -> int:
         rows, columns = sides
         tiles = -(-clips // rows) * (sum(parts) // columns)
-        return -(-tiles // gpu.multiprocessors) * (rows + columns)
+        return -(-tiles // gpu.multiprocessors)
+
+    def cost(sides: tuple[int, int]) -> int:
+        return waves(sides) * sum(sides)
 
     rows, columns = min(sides, key=cost)
     inner = _LINE // dtype.itemsize
     stage = (rows + columns) * _LINE
-    stages = min(max(_FEWEST_STAGES, 1 + _IN_FLIGHT // stage), 6, gpu.shared_memory // stage)
+    # Tiles of several waves share a multiprocessor, if it has shared memory for enough stages.
+    shared_by = min(waves((rows, columns)), gpu.shared_memory // (_FEWEST_STAGES * stage))
+    most = min(_MOST_STAGES, gpu.shared_memory // (shared_by * stage))
+    stages = min(max(_FEWEST_STAGES, 1 + _IN_FLIGHT // stage), most)
     return Tile(rows, columns, inner, 8 if rows * columns > 64 * 128 else 4, stages)
