@@ -583,8 +583,8 @@ def generate(workspace: Workspace, code: str, quiet: bool = True) -> dict[str, A
 
 def test_progress_adds_up_the_workers_reports(half_done: Workspace) -> None:
     code = """
-until_combined(32)
 if number == 0:
+    until_combined(32)
     report(10)
     until_combined(42)
     report(64)

@@ -161,7 +161,8 @@ class TorchEngine:
         clips, given = batch.begun.shape
         t = max(0, given - self.dimensions.receptive_field)
         inputs = _SamplingInputs(batch)
-        encodings = torch.from_numpy(batch.encodings)
+        # On the device at once: a copy for every frame would wait for the queued steps.
+        encodings = torch.from_numpy(batch.encodings).to(self.hardware.device)
         queued: deque[tuple[int, Callable[[], NDArray[np.uint8]]]] = deque()
         done = max(t, given)
         out: list[NDArray[np.uint8]] = []
