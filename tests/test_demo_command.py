@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from importlib import import_module
@@ -95,7 +96,10 @@ def test_the_summary_installs_with_uv_without_pip(
 ):
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     out = invoke("demo", tmp_path / "demo").stdout
-    assert f"uv pip install --python {sys.executable} 'nsynth-super[tensorflow]'\n" in out
+    install = shlex.join(
+        ["uv", "pip", "install", "--python", sys.executable, "nsynth-super[tensorflow]"]
+    )
+    assert install + "\n" in out
 
 
 def test_the_summary_does_not_fetch_an_existing_model(
