@@ -77,6 +77,9 @@ def lines(status: dict[str, Any]) -> list[str]:
         elif run["alive"] is False:
             out.append(f"{who}: {DEAD}")
         else:
-            left = "" if run["seconds_left"] is None else f", {duration(run['seconds_left'])} left"
-            out.append(f"{who}: running, {run['per_hour']:,.0f} {run['unit']} an hour{left}")
+            line = f"{who}: running"
+            if run["seconds_left"] is not None:
+                rate = f"{run['per_hour']:,.0f} {run['unit']} an hour"
+                line += f", {rate}, {duration(run['seconds_left'])} left"
+            out.append(line)
     return out

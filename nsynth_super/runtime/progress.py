@@ -56,7 +56,8 @@ class Progress:
         quiet: bool = False,
     ) -> None:
         self.stage, self.total, self.unit, self.shard = stage, total, unit, shard
-        self.done, self._done_before = done, done
+        self.done = done
+        self._first: tuple[float, float] | None = None  # when this run first advanced, and to what
         self._status_path = status
         self._began = time.monotonic()
         self._started = time.time()
@@ -75,8 +76,14 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second in this run."""
-        return (self.done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
+        """Units per second since this run first advanced; 0 while unknown.
+
+        What precedes the first units is not repeated: on a GPU, kernels are compiled and verified.
+        """
+        if self._first is None:
+            return 0.0
+        since, done = self._first
+        return (self.done - done) / max(time.monotonic() - since, 1e-9)
 
     @property
     def left(self) -> float | None:
@@ -87,6 +94,8 @@ class Progress:
         """Add `by` to the units done; update the bar, the log and the status file if due."""
         self.done = min(self.done + by, self.total)
         now = time.monotonic()
+        if self._first is None and by > 0:
+            self._first = now, self.done
         if self._bar is not None:
             left = "?" if self.left is None else duration(self.left)
             self._bar.unit = f"{self.unit} · {left} left"
@@ -102,15 +111,16 @@ class Progress:
         return self._last_line + LINE_EVERY
 
     def line(self) -> None:
-        """Print a line for a log: done/total, rate, time left."""
+        """Print a line for a log: done/total and, once known, rate and time left."""
         self._lines += 1
         self._last_line = time.monotonic()
-        left = "?" if self.left is None else duration(self.left)
-        say(
+        line = (
             f"{self.stage}: {round(self.done, 1):g}/{self.total:g} {self.unit} "
-            f"({100 * self.done / max(self.total, 1e-9):.1f}%), "
-            f"{self.rate * 3600:,.0f} {self.unit} an hour, {left} left"
+            f"({100 * self.done / max(self.total, 1e-9):.1f}%)"
         )
+        if self.left is not None:
+            line += f", {self.rate * 3600:,.0f} {self.unit} an hour, {duration(self.left)} left"
+        say(line)
 
     def write_status(self, state: str) -> None:
         """Write the status file; a failure to write it does not stop the work."""
