@@ -19,6 +19,8 @@ import pytest
 from image_build.builder import Builder
 from nsynth_super import __version__
 
+pytestmark = pytest.mark.process
+
 BUILD = Path(__file__).parents[1] / "build.py"
 
 TINY = """\

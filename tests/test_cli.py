@@ -222,7 +222,6 @@ def test_the_time_left_does_not_include_the_start_of_a_run(
     assert second == "generate: 21/100 clips (21.0%), 3,600 clips an hour, 79 s left"
 
 
-
 def test_status_refuses_a_folder_that_is_not_a_workspace(tmp_path: Path, command: Command):
     done = command("status", "-w", tmp_path)
     assert done.returncode == 2

@@ -36,6 +36,8 @@ from nsynth_super.wavenet.dimensions import HOP, PUBLISHED
 from tests.faults.packs import ONE_BLOCK
 from tests.faults.processes import Command, Ended, contents, copied, done, prepared, refuses
 
+pytestmark = pytest.mark.process
+
 FAKE = """#!/bin/sh
 '''exec' "{python}" "$0" "$@"  # a "#!" line cannot contain a path with a space
 ' '''

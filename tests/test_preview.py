@@ -561,6 +561,7 @@ def test_pack_too_large_for_a_page_is_refused(
     assert "recordings are omitted" in written.notices[0]
 
 
+@pytest.mark.process
 def test_command_prints_the_url_and_stops_on_a_signal(packed: tuple[Workspace, Settings]):
     for ask_to_end in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(

@@ -367,6 +367,7 @@ def test_missing_workspace_is_not_created(tmp_path: Path, command: Command):
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.process
 def test_missing_matplotlib_is_one_line_with_the_fix(
     make_workspace: Callable[..., Workspace], small_checkpoint: Path
 ):
@@ -392,6 +393,7 @@ def test_missing_matplotlib_is_one_line_with_the_fix(
     assert not workspace.report.exists()
 
 
+@pytest.mark.process
 def test_plain_check_does_not_import_matplotlib():
     code = (
         "import sys, nsynth_super.cli; from nsynth_super.reports import check, check_page; "

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "scripts"
 FAKES = ("nsynth-super", "sbatch", "scancel", "scontrol", "singularity", "srun")

@@ -28,6 +28,7 @@ GPUS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("how", "which"),
     [
@@ -108,6 +109,7 @@ def test_the_reason_why_triton_is_unavailable_is_returned(monkeypatch):
     assert unavailable_reason(gpu) == "Triton is not installed"
 
 
+@pytest.mark.process
 def test_the_module_can_be_imported_without_triton():
     """PyTorch for CPUs, Windows and macOS does not include Triton."""
     code = (
@@ -127,6 +129,7 @@ def test_the_benchmark_checks_the_shapes_without_a_gpu():
     assert "4224 clips: logits [4224, 256]" in ran.stdout
 
 
+@pytest.mark.process
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_the_benchmark_reports_that_there_is_no_gpu():
     benchmark = Path(__file__).parents[1] / "benchmarks" / "gpu.py"

@@ -30,6 +30,8 @@ from nsynth_super.runtime import progress, worker_plan, workers
 from nsynth_super.runtime.worker_plan import Worker, on_gpus
 from nsynth_super.wavenet.dimensions import PUBLISHED
 
+pytestmark = pytest.mark.process
+
 H100 = "NVIDIA H100 80GB HBM3"
 
 

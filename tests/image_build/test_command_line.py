@@ -17,6 +17,8 @@ from image_build.builder import Builder
 from image_build.image import Image
 from nsynth_super import __version__
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "build-commands.txt"
 
