@@ -36,13 +36,12 @@ _KEPT = tl.constexpr(KEPT)
 
 
 @triton.jit
-def _at(ring, slots, time, age, clips, width: tl.constexpr):
-    """Return the pointer to the input of `age` samples ago in a ring `[slots, clips, width]`.
+def _at(inputs, time, age, clips):
+    """Return the pointer to the inputs of `age` samples ago in their ring `[KEPT, clips]`.
 
-    The time has 64 bits and so has the offset: a ring of 1,025 slots for 8,064 clips exceeds 2^31
-    elements. `slots` is added because Triton's remainder of a negative number is negative.
+    `KEPT` is added because Triton's remainder of a negative number is negative.
     """
-    return ring + (time - age + slots) % slots * clips * width
+    return inputs + (time - age + _KEPT) % _KEPT * clips
 
 
 @triton.jit
@@ -101,14 +100,16 @@ def begin(
     """Push the previous codes: write the first layer's side columns, and the initial l and s.
 
     Also write the slots of all layers' inputs: 64-bit divisions would slow each of their kernels.
+    A slot has 64 bits and so has its offset: a ring of 1,025 slots for 8,064 clips exceeds 2^31
+    elements.
     """
     _wait(early)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     here = row < clips
     time = tl.load(clock)
     x = (tl.load(codes + row, mask=here, other=_ZERO) - _ZERO).to(tl.float32) / _ZERO
-    before = tl.load(_at(inputs, _KEPT, time, 1, clips, 1) + row, mask=here, other=0.0)
-    oldest = tl.load(_at(inputs, _KEPT, time, 2, clips, 1) + row, mask=here, other=0.0)
+    before = tl.load(_at(inputs, time, 1, clips) + row, mask=here, other=0.0)
+    oldest = tl.load(_at(inputs, time, 2, clips) + row, mask=here, other=0.0)
 
     first = tl.program_id(1) * columns
     column = first + tl.arange(0, columns)
@@ -133,11 +134,11 @@ def begin(
 
     if first == 0:
         # The ring has spare slots, so this does not overwrite an input that another program reads.
-        tl.store(_at(inputs, _KEPT, time, 0, clips, 1) + row, x, mask=here)
+        tl.store(_at(inputs, time, 0, clips) + row, x, mask=here)
         place = tl.arange(0, _FIRST)[None, :]
         age = tl.maximum(-place + (_INPUTS - 1), 0)
         earlier = tl.load(
-            _at(inputs, _KEPT, time, age, clips, 1) + row[:, None],
+            _at(inputs, time, age, clips) + row[:, None],
             mask=here[:, None] & (place < _INPUTS - 1),
             other=0.0,
         )
