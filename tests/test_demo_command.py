@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -86,20 +84,8 @@ def test_the_summary_prints_commands_that_can_be_pasted(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     out = invoke("demo", tmp_path / "a demo").stdout
     assert f".venv/bin/nsynth-super preview -w '{tmp_path}/a demo'\n" in out
-    assert "-m pip install 'nsynth-super[tensorflow]'\n" in out
     assert ".venv/bin/nsynth-super checkpoint fetch\n" in out
     assert ".venv/bin/nsynth-super new my-pack\n" in out
-
-
-def test_the_summary_installs_with_uv_without_pip(
-    tmp_path: Path, called: list[list[str]], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
-    out = invoke("demo", tmp_path / "demo").stdout
-    install = shlex.join(
-        ["uv", "pip", "install", "--python", sys.executable, "nsynth-super[tensorflow]"]
-    )
-    assert install + "\n" in out
 
 
 def test_the_summary_does_not_fetch_an_existing_model(

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 import webbrowser
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -54,7 +53,6 @@ def _summary(root: Path, sounds: Path, page: Path) -> list[str]:
     program = _program()
     magenta = [
         "Magenta's model sounds far better than the demo's:",
-        shlex.join([*_installer(), "nsynth-super[tensorflow]"]),
         shlex.join([program, "checkpoint", "fetch"]),
     ]
     following = [
@@ -71,13 +69,6 @@ def _summary(root: Path, sounds: Path, page: Path) -> list[str]:
         f"Next: {following[0]}",
         *(f"      {line}" for line in following[1:]),
     ]
-
-
-def _installer() -> list[str]:
-    """Return the words that install packages beside this one: uv's environments have no pip."""
-    if find_spec("pip") is None:
-        return ["uv", "pip", "install", "--python", sys.executable]
-    return [sys.executable, "-m", "pip", "install"]
 
 
 def _program() -> str:

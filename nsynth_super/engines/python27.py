@@ -24,7 +24,9 @@ from nsynth_super.base.allocation import Gpu
 from nsynth_super.base.errors import BadInput, Failed, Problem
 from nsynth_super.base.text import say
 from nsynth_super.runtime import subprocesses
-from nsynth_super.wavenet.magenta_format import PYTHON27
+
+PYTHON27 = "NSYNTH_MAGENTA"
+"""Environment variable: the Python 2.7 with Magenta, if no option names one."""
 
 SCRIPTS = Path(__file__).with_name("python27_scripts")
 PATCHES = [f"{number:04d}" for number in range(1, 8)]

@@ -1,8 +1,8 @@
 """Find, verify, convert and cache the model's weights.
 
 Magenta published a TensorFlow checkpoint four times the model's size, because it includes
-optimizer slots and moving averages. TensorFlow converts it once to a cached safetensors file with
-the same variable names; everything after that needs only NumPy.
+optimizer slots and moving averages. It is converted once to a cached safetensors file with the same
+variable names.
 """
 
 from __future__ import annotations
@@ -208,7 +208,6 @@ def convert(found: Path, destination: Path) -> Checkpoint:
     if found.suffix == ".safetensors":
         checkpoint = _read_safetensors(found)
     else:
-        with magenta_format.unpacked(found, cache_folder()) as prefix:
-            checkpoint = verified(magenta_format.read(prefix), str(found))
+        checkpoint = verified(magenta_format.read(found), str(found))
     save(checkpoint.weights, destination, found.name)
     return checkpoint

@@ -1,38 +1,18 @@
-"""Recognize, unpack and read checkpoints in TensorFlow's format.
-
-TensorFlow reads the files in a separate process, because TensorFlow and Triton crash when loaded
-into the same one. The process runs this Python, or Magenta's Python 2.7 if only that has
-TensorFlow.
-"""
+"""Recognize and read checkpoints in TensorFlow's format: two files, alone or in a .tar."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import json
-import os
-import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nsynth_super.base.errors import BadInput, Problem
 from nsynth_super.base.files import explained
 from nsynth_super.wavenet.dimensions import infer_dimensions
-
-PYTHON27 = "NSYNTH_MAGENTA"
-"""Environment variable: the Python 2.7 with Magenta, if no option names one."""
-
-_READER = Path(__file__).parents[1] / "engines" / "python27_scripts" / "read_checkpoint.py"
-_UNREADABLE = 3  # the reader's exit code for damaged files
+from nsynth_super.wavenet.tensor_bundle import DamagedError, Entry, Extent, read_index, read_tensor
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
 """Suffixes of the two files of a TensorFlow checkpoint; the path without them is its prefix."""
@@ -40,6 +20,9 @@ INDEX, DATA = ".index", ".data-00000-of-00001"
 PUBLISHED_NAME = "model.ckpt-200000"
 PUBLISHED_BYTES = {INDEX: 63_671, DATA: 986_763_532}
 """File sizes of the published checkpoint, as reported in 2024 (docs/format.md)."""
+
+_AGAIN = "download or copy it again"
+_SHOWN = 3  # damaged variables that a message names
 
 
 def file_of(prefix: Path, suffix: str) -> Path:
@@ -58,99 +41,69 @@ def is_published(found: Path) -> bool:
     return set(PUBLISHED_BYTES.values()) <= sizes
 
 
-@contextmanager
-def unpacked(found: Path, scratch: Path) -> Iterator[Path]:
-    """Yield the prefix of a .tar, unpacked below `scratch` within the context.
-
-    A path that is a prefix already is yielded unchanged.
-
-    Raises
-    ------
-    BadInput
-        If the .tar is truncated, or does not contain exactly one checkpoint.
-    """
-    if found.suffix != ".tar":
-        yield found
-        return
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
-        yield _unpack(found, Path(folder))
-
-
-def _unpack(archive: Path, folder: Path) -> Path:
-    """Extract the .index and .data files of a .tar; return their prefix."""
-    prefixes = set()
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                content = tar.extractfile(member)
-                if content is None or not name.endswith((INDEX, DATA)):
-                    continue
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file, 1 << 22)
-                prefixes.add(name.removesuffix(INDEX).removesuffix(DATA))
-    except OSError as error:
-        raise explained(error, folder) from error
-    except (tarfile.TarError, EOFError) as error:
-        raise BadInput(
-            Problem(str(archive), f"invalid .tar file ({error})", "download or copy it again")
-        ) from None
-    complete = [
-        folder / prefix
-        for prefix in sorted(prefixes)
-        if all(file_of(folder / prefix, suffix).exists() for suffix in (INDEX, DATA))
-    ]
-    if len(complete) != 1:
-        what = f"contains {len(complete)} checkpoints, expected one"
-        raise BadInput(Problem(str(archive), what, "use Magenta's wavenet-ckpt.tar"))
-    return complete[0]
-
-
-def read(prefix: Path) -> dict[str, NDArray[Any]]:
+def read(found: Path) -> dict[str, NDArray[Any]]:
     """Read the model's variables, without optimizer slots and moving averages.
 
-    Uses the TensorFlow of this Python, or else that of $NSYNTH_MAGENTA.
+    The checksum of every variable is verified. A .tar is read in place.
+
+    Parameters
+    ----------
+    found : Path
+        A TensorFlow prefix or a .tar.
 
     Raises
     ------
     BadInput
-        If there is no TensorFlow, or it cannot read the files.
+        If the files are damaged, or a .tar does not contain exactly one checkpoint.
     """
-    reader = [*_python_with_tensorflow(prefix), str(_READER), str(prefix)]
     try:
-        shapes = json.loads(_output(reader))
-        dimensions, _ = infer_dimensions({name: tuple(shape) for name, shape in shapes.items()})
-        names = [name for name in dimensions.shapes() if name in shapes]
-        arrays = io.BytesIO(_output([*reader, "-"], "\n".join(names)))
-        return {name: np.load(arrays) for name in names}
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        problem = Problem(str(prefix), f"cannot be read ({reason})", "download or copy it again")
-        if error.returncode != _UNREADABLE:
-            reason = reason or f"exit code {error.returncode}"
-            problem = Problem(reader[0], f"TensorFlow failed ({reason})", "reinstall TensorFlow")
-        raise BadInput(problem) from None
+        index, data = _in_tar(found) if found.suffix == ".tar" else _of_prefix(found)
+        return _read(found, read_index(index), data)
+    except DamagedError as error:
+        raise BadInput(Problem(str(found), f"its .index file {error}", _AGAIN)) from None
     except OSError as error:
-        raise BadInput(
-            Problem(reader[0], f"cannot be run ({error.strerror})", "fix $NSYNTH_MAGENTA")
-        ) from None
+        raise explained(error, found) from error
 
 
-def _python_with_tensorflow(prefix: Path) -> list[str]:
-    """Return the command of a Python with TensorFlow: this one, or Magenta's Python 2.7."""
-    if importlib.util.find_spec("tensorflow") is not None:
-        return [sys.executable, "-B"]
-    if python := os.environ.get(PYTHON27):
-        return [python, "-B", "-E", "-s"]
-    raise BadInput(
-        Problem(
-            str(prefix),
-            "is a TensorFlow checkpoint; converting it (once) needs TensorFlow",
-            "pip install 'nsynth-super[tensorflow]'",
-        )
-    )
+def _read(found: Path, entries: Mapping[str, Entry], data: Extent) -> dict[str, NDArray[Any]]:
+    dimensions, _ = infer_dimensions({name: entry.shape for name, entry in entries.items()})
+    arrays: dict[str, NDArray[Any]] = {}
+    damaged = {}
+    with data.path.open("rb") as file:
+        for name in dimensions.shapes():
+            if name in entries:
+                try:
+                    arrays[name] = read_tensor(data, file, entries[name])
+                except DamagedError as error:
+                    damaged[name] = str(error)
+    if damaged:
+        names = ", ".join([*damaged][:_SHOWN]) + ", …" * (len(damaged) > _SHOWN)
+        what = f"{len(damaged)} damaged variables: {names}: {next(iter(damaged.values()))}"
+        raise BadInput(Problem(str(found), what, _AGAIN))
+    return arrays
 
 
-def _output(command: Sequence[str], stdin: str = "") -> bytes:
-    return subprocess.run(command, input=stdin.encode(), capture_output=True, check=True).stdout
+def _of_prefix(prefix: Path) -> tuple[Extent, Extent]:
+    return Extent.of(file_of(prefix, INDEX)), Extent.of(file_of(prefix, DATA))
+
+
+def _in_tar(archive: Path) -> tuple[Extent, Extent]:
+    """Return where a .tar has the .index and the .data file of its checkpoint."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            members = {
+                Path(member.name).name: Extent(archive, member.offset_data, member.size)
+                for member in tar
+                if member.isreg()
+            }
+    except (tarfile.TarError, EOFError) as error:
+        raise BadInput(Problem(str(archive), f"invalid .tar file ({error})", _AGAIN)) from None
+    prefixes = [
+        name.removesuffix(INDEX)
+        for name in members
+        if name.endswith(INDEX) and name.removesuffix(INDEX) + DATA in members
+    ]
+    if len(prefixes) != 1:
+        what = f"contains {len(prefixes)} checkpoints, expected one"
+        raise BadInput(Problem(str(archive), what, "use Magenta's wavenet-ckpt.tar"))
+    return members[prefixes[0] + INDEX], members[prefixes[0] + DATA]

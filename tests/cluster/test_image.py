@@ -93,8 +93,7 @@ def test_the_hosts_python_settings_have_no_effect(image: Path, tmp_path: Path) -
     )
 
 
-def test_a_tensorflow_checkpoint_is_read_without_tensorflow_2(image: Path, tmp_path: Path) -> None:
-    """Magenta's TensorFlow 1.15 reads it."""
+def test_the_image_reads_magentas_checkpoint(image: Path, tmp_path: Path) -> None:
     tar = ROOT / ".cluster" / "www" / "wavenet-ckpt.tar"
     output = singularity(
         "run", image, "checkpoint", "verify", tar, env={"NSYNTH_CACHE": str(tmp_path)}

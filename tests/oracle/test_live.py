@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from types import SimpleNamespace
 
@@ -77,8 +76,6 @@ def test_a_training_checkpoint_has_exactly_the_published_file_sizes(magenta):
 
 
 def test_a_training_checkpoint_is_converted_bit_for_bit(magenta, weights, monkeypatch):
-    if importlib.util.find_spec("tensorflow") is None:
-        pytest.skip("needs the extra: pip install -e '.[tensorflow]'")
     monkeypatch.setenv("NSYNTH_CACHE", str(magenta.prefix.with_name("cache")))
     converted = checkpoint.load(magenta.prefix)
     assert converted.dimensions == PUBLISHED
