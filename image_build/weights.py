@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from nsynth_super.base.errors import Problem
 from nsynth_super.base.files import sha256
 from nsynth_super.base.text import amount
-from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_BYTES, is_published
+from nsynth_super.wavenet.magenta_format import DATA, INDEX, PUBLISHED_BYTES, has_published_sizes
 
 ANY = "any"  # CHECKPOINT_SHA256: accept any file
 _LEAST = sum(PUBLISHED_BYTES.values())  # bytes of the smallest .tar of the published checkpoint
@@ -75,7 +75,7 @@ def _of_file(file: Path, expected: str) -> list[Problem]:
 
 def _of_tar(file: Path) -> list[Problem]:
     try:
-        published = is_published(file)
+        published = has_published_sizes(file)
     except (tarfile.TarError, EOFError, OSError) as error:
         fix = "download or copy it again: `nsynth-super checkpoint fetch` resumes a download"
         return [Problem(str(file), f"is truncated or damaged ({error})", fix)]

@@ -42,9 +42,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+MAY_BE_SKIPPED = ("gpu", "published")
+"""Markers of tests that need what not everybody can have."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--no-skips", action="store_true", help="a skipped test is an error, unless it needs a GPU"
+        "--no-skips",
+        action="store_true",
+        help=f"a skipped test is an error, unless marked as one of {', '.join(MAY_BE_SKIPPED)}",
     )
 
 
@@ -71,10 +77,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if (
         report.skipped
         and item.config.getoption("--no-skips")
-        and not item.get_closest_marker("gpu")
+        and not any(item.get_closest_marker(name) for name in MAY_BE_SKIPPED)
     ):
         report.outcome = "failed"
-        report.longrepr = f"--no-skips allows a skip only for a GPU: {report.longrepr}"
+        report.longrepr = f"--no-skips does not allow this skip: {report.longrepr}"
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import io
 import os
@@ -19,7 +20,7 @@ import pytest
 from nsynth_super.base.errors import BadInput
 from nsynth_super.wavenet import checkpoint, download, magenta_format, random
 from nsynth_super.wavenet.checkpoint import load, save, verified
-from nsynth_super.wavenet.magenta_format import DATA, INDEX, file_of
+from nsynth_super.wavenet.magenta_format import DATA, INDEX, Verified, file_of
 from nsynth_super.wavenet.tensor_bundle import Extent, read_index
 from tests import tensor_bundles
 from tests.conftest import SMALL
@@ -138,6 +139,28 @@ def test_a_truncated_tar_is_an_error(tensorflow_prefix: Path, tmp_path: Path):
         load(tar)
 
 
+def test_verify_finds_damage_that_the_model_does_not_use(
+    tensorflow_prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tar = packed(tensorflow_prefix, tmp_path / "a.tar")
+    index = file_of(tensorflow_prefix, INDEX)
+    entries = read_index(Extent.of(index))
+    for found in (tensorflow_prefix, tar):
+        assert magenta_format.verify(found) == Verified(False, len(entries))
+    monkeypatch.setattr(
+        magenta_format, "PUBLISHED_INDEX_SHA256", hashlib.sha256(index.read_bytes()).hexdigest()
+    )
+    assert magenta_format.verify(tar).is_published
+    with tarfile.open(tar) as archive:
+        [at] = [m.offset_data for m in archive if m.name.endswith(DATA)]
+    content = bytearray(tar.read_bytes())
+    content[at + entries["logits/biases/Adam"].offset] ^= 1
+    tar.write_bytes(content)
+    magenta_format.read(tar)
+    with pytest.raises(BadInput, match="1 damaged variables: logits/biases/Adam"):
+        magenta_format.verify(tar)
+
+
 def _sparse_tar(path: Path) -> Path:
     """Write a sparse .tar file with members of the published sizes."""
     with path.open("wb") as file:
@@ -155,11 +178,11 @@ def test_the_published_checkpoint_is_recognized_by_its_file_sizes(tmp_path: Path
     for ending, size in magenta_format.PUBLISHED_BYTES.items():
         with Path(f"{prefix}{ending}").open("wb") as file:
             file.truncate(size)
-    assert magenta_format.is_published(prefix)
-    assert magenta_format.is_published(_sparse_tar(tmp_path / "wavenet-ckpt.tar"))
+    assert magenta_format.has_published_sizes(prefix)
+    assert magenta_format.has_published_sizes(_sparse_tar(tmp_path / "wavenet-ckpt.tar"))
     with Path(f"{prefix}.index").open("ab") as file:
         file.write(b"x")
-    assert not magenta_format.is_published(prefix)
+    assert not magenta_format.has_published_sizes(prefix)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsynth_super.wavenet import checkpoint, random
-from nsynth_super.wavenet.magenta_format import DATA, INDEX, file_of
+from nsynth_super.wavenet.dimensions import PUBLISHED, infer_dimensions
+from nsynth_super.wavenet.magenta_format import (
+    DATA,
+    INDEX,
+    PUBLISHED_BYTES,
+    PUBLISHED_INDEX_SHA256,
+    PUBLISHED_NAME,
+    file_of,
+)
 from nsynth_super.wavenet.tensor_bundle import (
     LARGEST_INDEX,
     DamagedError,
@@ -164,3 +174,21 @@ def test_any_change_of_an_index_is_found_or_harmless(
         del content[data.draw(st.integers(0, len(content))) :]
     with suppress(DamagedError):
         assert index_of(folder, bytes(content)) == good
+
+
+@pytest.mark.published
+def test_the_published_index_has_the_models_variables():
+    folder = os.environ.get("NSYNTH_PUBLISHED")
+    if not folder:
+        pytest.skip("needs $NSYNTH_PUBLISHED, a folder with the published checkpoint's index")
+    index = Path(folder, PUBLISHED_NAME + INDEX)
+    assert hashlib.sha256(index.read_bytes()).hexdigest() == PUBLISHED_INDEX_SHA256
+    assert index.stat().st_size == PUBLISHED_BYTES[INDEX]
+    entries = read_index(Extent.of(index))
+    assert len(entries) == 1495
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    assert infer_dimensions(shapes) == (PUBLISHED, [])
+    assert {entries[name].dtype for name in PUBLISHED.shapes()} == {"<f4"}
+    ends = sorted(entry.offset + entry.size for entry in entries.values())
+    assert sorted(entry.offset for entry in entries.values()) == [0, *ends[:-1]]
+    assert ends[-1] == PUBLISHED_BYTES[DATA]

@@ -35,7 +35,7 @@ def fetch(obj: dict[str, bool], url: str | None) -> None:
 
     from nsynth_super.wavenet import checkpoint as model
     from nsynth_super.wavenet import download
-    from nsynth_super.wavenet.magenta_format import is_published
+    from nsynth_super.wavenet.magenta_format import has_published_sizes
 
     shown = sys.stderr.isatty() and not obj["quiet"]
     with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not shown) as bar:
@@ -47,7 +47,7 @@ def fetch(obj: dict[str, bool], url: str | None) -> None:
         path = download.fetch(url or download.URL, model.fetched_path(), progress)
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     click.echo(f"{path}: {record['bytes']:,} bytes, sha256 {record['sha256']}")
-    if not is_published(path):
+    if not has_published_sizes(path):
         click.echo("note: file sizes differ from the published checkpoint")
     click.echo("next: `nsynth-super checkpoint verify` checks every variable")
 
@@ -55,16 +55,17 @@ def fetch(obj: dict[str, bool], url: str | None) -> None:
 @checkpoint.command()
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 def verify(path: Path | None) -> None:
-    """Verify the names, shapes, types and values of PATH or the default checkpoint."""
+    """Verify the names, shapes, types, values and checksums of PATH or the default checkpoint."""
     from nsynth_super.wavenet import checkpoint as model
+    from nsynth_super.wavenet import magenta_format
     from nsynth_super.wavenet.dimensions import describe
-    from nsynth_super.wavenet.magenta_format import is_published
 
     found = model.find(path)
-    loaded = model.load(found)
     if found.suffix != ".safetensors":
-        published = "match" if is_published(found) else "differ from"
-        click.echo(f"{found}: file sizes {published} the published checkpoint")
+        verified = magenta_format.verify(found)
+        which = "the published checkpoint" if verified.is_published else "another checkpoint"
+        click.echo(f"{found}: {which}; all {verified.variables:,} checksums are right")
+    loaded = model.load(found)
     click.echo(
         f"{loaded.source}: {len(loaded.weights)} variables, all finite; "
         f"{describe(loaded.dimensions)}\n"

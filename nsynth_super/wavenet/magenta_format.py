@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ PUBLISHED_NAME = "model.ckpt-200000"
 PUBLISHED_BYTES = {INDEX: 63_671, DATA: 986_763_532}
 """File sizes of the published checkpoint, as reported in 2024 (docs/format.md)."""
 
+PUBLISHED_INDEX_SHA256 = "c5d9b6e427fba6d3e7472fcedf114e152db2a9b92eae98f21640d08fbec077fb"
+"""SHA-256 of the published checkpoint's .index file, from a copy of 2018 (docs/format.md)."""
+
 _AGAIN = "download or copy it again"
 _SHOWN = 3  # damaged variables that a message names
 
@@ -30,7 +36,7 @@ def file_of(prefix: Path, suffix: str) -> Path:
     return prefix.with_name(prefix.name + suffix)
 
 
-def is_published(found: Path) -> bool:
+def has_published_sizes(found: Path) -> bool:
     """Return whether the files of a prefix or .tar have the sizes of the published checkpoint."""
     if found.suffix == ".tar":
         with tarfile.open(found) as tar:
@@ -39,6 +45,42 @@ def is_published(found: Path) -> bool:
         files = (file_of(found, suffix) for suffix in PUBLISHED_BYTES)
         sizes = {file.stat().st_size for file in files if file.exists()}
     return set(PUBLISHED_BYTES.values()) <= sizes
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint whose variables all have the checksums of its index.
+
+    Attributes
+    ----------
+    is_published : bool
+        Whether the index is that of the published checkpoint. If so, all values are the published
+        ones.
+    variables : int
+        Number of variables, including optimizer slots and moving averages.
+    """
+
+    is_published: bool
+    variables: int
+
+
+def verify(found: Path) -> Verified:
+    """Verify the checksum of every variable, including those that the model does not use.
+
+    Parameters
+    ----------
+    found : Path
+        A TensorFlow prefix or a .tar.
+
+    Raises
+    ------
+    BadInput
+        As `read` does.
+    """
+    with _opened(found) as (index, entries, data):
+        sha256 = hashlib.sha256(index.read(0, index.size)).hexdigest()
+        variables = sum(1 for _ in _tensors(found, entries, data, entries))
+    return Verified(sha256 == PUBLISHED_INDEX_SHA256, variables)
 
 
 def read(found: Path) -> dict[str, NDArray[Any]]:
@@ -56,31 +98,39 @@ def read(found: Path) -> dict[str, NDArray[Any]]:
     BadInput
         If the files are damaged, or a .tar does not contain exactly one checkpoint.
     """
+    with _opened(found) as (_, entries, data):
+        dimensions, _ = infer_dimensions({name: entry.shape for name, entry in entries.items()})
+        names = [name for name in dimensions.shapes() if name in entries]
+        return dict(_tensors(found, entries, data, names))
+
+
+@contextmanager
+def _opened(found: Path) -> Iterator[tuple[Extent, dict[str, Entry], Extent]]:
+    """Yield the index, its entries and the data file; convert errors for the user."""
     try:
         index, data = _in_tar(found) if found.suffix == ".tar" else _of_prefix(found)
-        return _read(found, read_index(index), data)
+        yield index, read_index(index), data
     except DamagedError as error:
         raise BadInput(Problem(str(found), f"its .index file {error}", _AGAIN)) from None
     except OSError as error:
         raise explained(error, found) from error
 
 
-def _read(found: Path, entries: Mapping[str, Entry], data: Extent) -> dict[str, NDArray[Any]]:
-    dimensions, _ = infer_dimensions({name: entry.shape for name, entry in entries.items()})
-    arrays: dict[str, NDArray[Any]] = {}
+def _tensors(
+    found: Path, entries: Mapping[str, Entry], data: Extent, names: Iterable[str]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the named variables one by one; finally raise an error that lists the damaged ones."""
     damaged = {}
     with data.path.open("rb") as file:
-        for name in dimensions.shapes():
-            if name in entries:
-                try:
-                    arrays[name] = read_tensor(data, file, entries[name])
-                except DamagedError as error:
-                    damaged[name] = str(error)
+        for name in names:
+            try:
+                yield name, read_tensor(data, file, entries[name])
+            except DamagedError as error:
+                damaged[name] = str(error)
     if damaged:
-        names = ", ".join([*damaged][:_SHOWN]) + ", …" * (len(damaged) > _SHOWN)
-        what = f"{len(damaged)} damaged variables: {names}: {next(iter(damaged.values()))}"
+        shown = ", ".join([*damaged][:_SHOWN]) + ", …" * (len(damaged) > _SHOWN)
+        what = f"{len(damaged)} damaged variables: {shown}: {next(iter(damaged.values()))}"
         raise BadInput(Problem(str(found), what, _AGAIN))
-    return arrays
 
 
 def _of_prefix(prefix: Path) -> tuple[Extent, Extent]:

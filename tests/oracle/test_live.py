@@ -72,7 +72,7 @@ def decoded(magenta, embeddings, weights):
 
 
 def test_a_training_checkpoint_has_exactly_the_published_file_sizes(magenta):
-    assert magenta_format.is_published(magenta.prefix)
+    assert magenta_format.has_published_sizes(magenta.prefix)
 
 
 def test_a_training_checkpoint_is_converted_bit_for_bit(magenta, weights, monkeypatch):
