@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,14 +95,14 @@ def test_optimizer_slots_are_not_read(tensorflow_prefix: Path):
     assert set(magenta_format.read(tensorflow_prefix)) == set(SMALL.shapes())
 
 
-def test_a_tar_is_read_in_place(
-    tensorflow_prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_tar_of_two_checkpoints_is_refused(tensorflow_prefix: Path, tmp_path: Path):
     tar = packed(tensorflow_prefix, tmp_path / "a.tar")
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("unpacked"))
-    arrays = magenta_format.read(tar)
-    for name, array in WEIGHTS.items():
-        np.testing.assert_array_equal(arrays[name], array)
+    with tarfile.open(tar, "a") as archive:
+        for ending in (INDEX, DATA):
+            file = file_of(tensorflow_prefix, ending)
+            archive.add(file, f"another/{file.name}")
+    with pytest.raises(BadInput, match="contains 2 checkpoints, expected one"):
+        load(tar)
 
 
 def test_a_truncated_index_or_data_file_is_a_one_line_error(

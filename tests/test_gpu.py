@@ -169,9 +169,7 @@ def test_the_engine_chooses_a_path_and_decodes(checkpoint: Checkpoint):
     assert engine._path is expected
 
 
-def test_the_encoder_computes_the_same_embedding_as_on_the_cpu(
-    checkpoint: Checkpoint, weights: dict[str, Tensor]
-):
+def test_the_encoder_computes_the_same_embedding_as_on_the_cpu(checkpoint: Checkpoint):
     note = np.sin(np.arange(16384, dtype=np.float32) / 9)[None]
     [ours] = TorchEngine(checkpoint).encode(note)
     [theirs] = TorchEngine(checkpoint, device="cpu").encode(note)

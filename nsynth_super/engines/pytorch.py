@@ -161,8 +161,6 @@ class TorchEngine:
         clips, given = batch.begun.shape
         t = max(0, given - self.dimensions.receptive_field)
         inputs = _SamplingInputs(batch)
-        # On the device at once: a copy for every frame would wait for the queued steps.
-        encodings = torch.from_numpy(batch.encodings).to(self.hardware.device)
         queued: deque[tuple[int, Callable[[], NDArray[np.uint8]]]] = deque()
         done = max(t, given)
         out: list[NDArray[np.uint8]] = []
@@ -170,6 +168,8 @@ class TorchEngine:
         with _allocating(clips):
             decoder = self._stepper(clips)
             decoder.reset(t)
+            # On the device at once: a copy for every frame would wait for the queued steps.
+            encodings = torch.from_numpy(batch.encodings).to(self.hardware.device)
             if t:
                 decoder.code.copy_(torch.from_numpy(batch.begun[:, t - 1].astype(np.int64)))
         frame = -1

@@ -142,7 +142,7 @@ def _in_tar(archive: Path) -> tuple[Extent, Extent]:
     try:
         with tarfile.open(archive, "r:") as tar:
             members = {
-                Path(member.name).name: Extent(archive, member.offset_data, member.size)
+                member.name: Extent(archive, member.offset_data, member.size)
                 for member in tar
                 if member.isreg()
             }

@@ -139,7 +139,7 @@ class TritonDecoder(GpuDecoder):
         if self._split:
             pairs = zip(taps[1:], sides[1:], strict=True)
             past = [torch.cat([*tap[:-1], side]) for tap, side in pairs]
-            self._past = torch.stack([_tiled(_mixed(w), self._past_tile.columns) for w in past])
+            self._past = torch.stack([_tiled(_mixed(one), self._past_tile.columns) for one in past])
             gates = [sides[0], *(tap[-1] for tap in taps[1:])]
         else:
             pairs = zip(taps, sides, strict=True)
